@@ -1,0 +1,18 @@
+"""Experience: episodes on disk, and windows of them in order."""
+
+from replay.buffer import Replay
+from replay.builder import EpisodeBuilder
+from replay.episode import CorruptEpisode, Episode, load_episode, save_episode
+from replay.estimate import estimate
+from replay.walkers import Walkers
+
+__all__ = [
+    "CorruptEpisode",
+    "Episode",
+    "EpisodeBuilder",
+    "Replay",
+    "Walkers",
+    "estimate",
+    "load_episode",
+    "save_episode",
+]
