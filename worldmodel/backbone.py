@@ -1,0 +1,96 @@
+"""A stack of layers (arXiv 2505.20171, figure 3): block-wise scan, local attention, MLP, each after a norm that the
+action steers.
+
+Letters: B batch, T frames, N tokens, D width, A actions.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from worldmodel.mixers import Mixer
+from worldmodel.norm import RMSNorm
+
+
+class AdaptiveNorm(nn.Module):
+    """RMSNorm whose scale and shift are read from the frame's condition (adaptive layer norm)."""
+
+    def __init__(self, width: int, condition: int):
+        super().__init__()
+        self.norm = RMSNorm(width, eps=1e-5)
+        self.steer = nn.Linear(condition, 2 * width)
+        nn.init.normal_(self.steer.weight, std=0.02)
+        nn.init.zeros_(self.steer.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (B, T, N, D), condition (B, T, A') -> (B, T, N, D)"""
+        scale, shift = self.steer(condition).unsqueeze(-2).chunk(2, -1)
+        return self.norm(x) * (1 + scale) + shift
+
+
+class Layer(nn.Module):
+    """Mixers in order, then an MLP on each token; every one residual."""
+
+    def __init__(self, width: int, mixers: list[Mixer], condition: int, ratio: int = 3):
+        super().__init__()
+        self.mixers = nn.ModuleList(mixers)
+        self.norms = nn.ModuleList(AdaptiveNorm(width, condition) for _ in range(len(mixers) + 1))
+        self.mlp = nn.Sequential(nn.Linear(width, ratio * width), nn.SiLU(), nn.Linear(ratio * width, width))
+
+    def initial(self, batch: int) -> TensorDict:
+        """Empty memory of each mixer."""
+        return _initial(self.mixers, batch)
+
+    def forward(
+        self, x: Tensor, condition: Tensor, memory: TensorDict, reset: Tensor, block_frames: int
+    ) -> tuple[Tensor, TensorDict]:
+        """As `Mixer`, with the condition (B, T, A')."""
+        memories = []
+        for i, mixer in enumerate(self.mixers):
+            y, kept = mixer(self.norms[i](x, condition), memory[str(i)], reset, block_frames)
+            memories.append(kept)
+            x = x + y
+        x = x + self.mlp(self.norms[-1](x, condition))
+        return x, _together(memories)
+
+
+class Backbone(nn.Module):
+    """h_t = f(z_<t, action_<=t): the latents of the frame before and the action in, memory's reading out."""
+
+    def __init__(self, inputs: int, actions: int, tokens: int, width: int, layers: list[list[Mixer]]):
+        super().__init__()
+        self.embed = nn.Linear(inputs, width)
+        self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        self.act = nn.Sequential(nn.Linear(actions, width // 2), nn.SiLU())
+        self.layers = nn.ModuleList(Layer(width, mixers, width // 2) for mixers in layers)
+        self.norm = RMSNorm(width, eps=1e-5)
+
+    def initial(self, batch: int) -> TensorDict:
+        """Empty memory of each layer."""
+        return _initial(self.layers, batch)
+
+    def forward(
+        self, z: Tensor, action: Tensor, memory: TensorDict, reset: Tensor, block_frames: int
+    ) -> tuple[Tensor, TensorDict]:
+        """z (B, T, N, Z): the latents of the frame before each; action (B, T, A); reset (B, T).
+
+        Returns h (B, T, N, D) and memories (B, K) as `Mixer` does.
+        """
+        x = self.embed(z) + self.place
+        condition = self.act(action)
+        memories = []
+        for i, layer in enumerate(self.layers):
+            x, kept = layer(x, condition, memory[str(i)], reset, block_frames)
+            memories.append(kept)
+        return self.norm(x), _together(memories)
+
+
+def _initial(parts: Iterable[Any], batch: int) -> TensorDict:
+    return TensorDict({str(i): part.initial(batch) for i, part in enumerate(parts)}, batch_size=[batch])
+
+
+def _together(memories: list[TensorDict]) -> TensorDict:
+    return TensorDict({str(i): memory for i, memory in enumerate(memories)}, batch_size=memories[0].batch_size)

@@ -1,0 +1,100 @@
+"""The one interface that every world model satisfies, and the types that cross it.
+
+Letters: B batch, T frames, N tokens a frame, F width of a token's feature, A actions, K block boundaries.
+
+Time. A row of experience is an action and all that came of it::
+
+    row t:    action_t  ->  observation_t, reward_t, is_first_t, terminated_t
+    latent:                 z_t ~ q(z | observation_t)      from the current frame alone
+    memory:   h_t = f(z_<t, action_<=t)                     from everything before frame t
+    feature:  (h_t, z_t)  ->  policy, value, reward_t, continue_t, decoded frame
+    dream:    z_t ~ p(z | h_t) in place of the posterior; the rest is the same
+
+The first row of an episode has ``is_first``, a zero action and zero reward. The policy that sees feature t
+chooses action_{t+1}, which stands in row t+1.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from tensordict import TensorClass, TensorDict
+from torch import Tensor, nn
+
+State: TypeAlias = TensorDict
+"""What is needed to go on from frame t: the mixers' memory, h_t and z_t; batch size (B,). Never changed in place."""
+
+Losses = dict[str, Tensor]
+"""Scalar losses by name, not yet weighted."""
+
+
+class Rows(TensorClass):
+    """Experience, batch size (B, T). See the module's docstring for which action belongs to which observation."""
+
+    observation: Tensor  # (B, T, H, W, C) uint8, or (B, T, V) float32
+    action: Tensor  # (B, T, A) float32: one-hot; zero where is_first
+    reward: Tensor  # (B, T) float32
+    is_first: Tensor  # (B, T) bool: memory begins here
+    terminated: Tensor  # (B, T) bool: no future after this row (a time limit does not count)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What a window of T real frames gives: a feature for each frame, and States to dream or go on from."""
+
+    feature: Tensor  # (B, T, N, F): (h_t, z_t) of each token
+    starts: State  # batch (B, K): States at the block boundaries, each with its whole past in memory
+    start_index: Tensor  # (K,): the frame that each start stands at
+    final: State  # batch (B,): the State after the window's last frame
+
+
+class WorldModel(nn.Module):
+    """A learned simulator. Every subclass passes tests/worldmodel/test_conformance.py."""
+
+    actions: int
+    tokens: int
+    feature_width: int
+
+    @abstractmethod
+    def initial(self, batch: int) -> State:
+        """The State before any frame, for `batch` sequences; its h and z are zero."""
+
+    @abstractmethod
+    def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
+        """T real frames (T = 1 acts). `mode` takes the most likely latents in place of samples."""
+
+    @abstractmethod
+    def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
+        """One imagined frame after `action` (B, A): memory reads what stands in `state`, z comes from the prior."""
+
+    @abstractmethod
+    def feature(self, state: State) -> Tensor:
+        """(..., N, F): the feature of the frame that a State stands at."""
+
+    @abstractmethod
+    def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
+        """Losses by name, the trajectory they were computed on, and figures worth logging."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, float]:
+        """The factor of each loss in the total: the same keys as `loss` returns."""
+
+    @abstractmethod
+    def decode(self, feature: Tensor) -> Tensor:
+        """(..., N, F) -> observations: images float in 0..1 (..., H, W, C), vectors (..., V)."""
+
+    @abstractmethod
+    def reward(self, feature: Tensor) -> Tensor:
+        """(..., N, F) -> (...): the expected reward of the frame."""
+
+    @abstractmethod
+    def continues(self, feature: Tensor) -> Tensor:
+        """(..., N, F) -> (...): the probability that the episode goes on after the frame."""
+
+
+def total(losses: Losses, weights: dict[str, float]) -> Tensor:
+    """The weighted sum. The names must agree: a loss without a weight is an error, not a silent zero."""
+    if losses.keys() != weights.keys():
+        raise KeyError(f"losses {sorted(losses)} and weights {sorted(weights)} differ")
+    return torch.stack([losses[name] * weights[name] for name in losses]).sum()

@@ -1,0 +1,211 @@
+"""LSSVWM: the long-context state-space video world model (arXiv 2505.20171) with DreamerV3's categorical latents.
+
+A convolutional tokenizer gives a grid of categorical latents; a backbone of block-wise Mamba-2 scans and causal
+local attention, carried over time without end, predicts the next frame's.
+"""
+
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from worldmodel import latent
+from worldmodel.backbone import Backbone
+from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
+from worldmodel.heads import TokenMLP, TwoHot
+from worldmodel.mamba2 import kept
+from worldmodel.mixers import BlockSSM, LocalAttention, Mixer
+from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
+
+
+@dataclass
+class LSSVWMConfig:
+    """Long-context state-space video world model (arXiv 2505.20171) with categorical latents."""
+
+    name: str = "lssvwm"
+    """World model, by name."""
+    latents: int = 32
+    """Categorical variables of a frame, shared out evenly over its tokens."""
+    classes: int = 32
+    """Classes of each categorical variable."""
+    channels: int = 24
+    """Channels of the first convolution; doubled at each halving of the image."""
+    width: int = 128
+    """Width of a token in the backbone: D."""
+    layers: int = 2
+    """Layers of the backbone: block-wise scan, local attention, MLP."""
+    blocks: tuple[tuple[int, int], ...] = ((2, 2),)
+    """Spatial block (height, width) of each layer's scan, in tokens; cycles by layer."""
+    block_frames: int = 16
+    """Frames between two States that are kept: where dreams start and states are regularised."""
+    expand: int = 2
+    """Inner width of the scan, in widths."""
+    head_width: int = 32
+    """Width of one head of the scan: P."""
+    state: int = 32
+    """State size of the scan: S."""
+    local_frames: int = 4
+    """Frames that local attention sees, the current one included."""
+    heads: int = 4
+    """Heads of local attention."""
+    units: int = 256
+    """Width of the reward and continue networks."""
+    unimix: float = 0.01
+    """Share of the uniform distribution mixed into every categorical."""
+    free_nats: float = 1.0
+    """KL below which dynamics and representation losses stop."""
+    reconstruction_weight: float = 1.0
+    """Weight of the squared error of the decoded frame, summed over its values."""
+    perceptual_weight: float = 1.0
+    """Weight of 1 - SSIM of the decoded frame (images alone)."""
+    dynamics_weight: float = 1.0
+    """Weight of the KL that moves the prior."""
+    representation_weight: float = 0.1
+    """Weight of the KL that moves the posterior."""
+    reward_weight: float = 1.0
+    """Weight of the reward's two-hot cross-entropy."""
+    continue_weight: float = 1.0
+    """Weight of the continue flag's binary cross-entropy."""
+    state_weight: float = 1e-3
+    """Weight of the pull of scan states toward a standard normal."""
+
+
+class LSSVWM(WorldModel):
+    """See the module's docstring; `shape` is that of one observation, `actions` the width of an action."""
+
+    def __init__(self, config: LSSVWMConfig, shape: tuple[int, ...], actions: int):
+        super().__init__()
+        self.config, self.actions = config, actions
+        kind = ImageTokenizer if len(shape) == 3 else VectorTokenizer
+        grid = kind.grid
+        self.tokens = grid[0] * grid[1]
+        if config.latents % self.tokens:
+            raise ValueError(f"{config.latents} latents cannot be shared out over {self.tokens} tokens evenly")
+        self.groups = config.latents // self.tokens
+        self.latent_width = self.groups * config.classes
+        self.feature_width = config.width + self.latent_width
+        self.tokenizer = kind(shape, config.channels, self.feature_width)
+        self.posterior = nn.Linear(self.tokenizer.width, self.latent_width)
+        self.backbone = Backbone(self.latent_width, actions, self.tokens, config.width, self._layers(grid))
+        self.prior = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, self.latent_width)
+        )
+        self.twohot = TwoHot()
+        self.reward_head = TokenMLP(self.tokens, self.feature_width, len(self.twohot.bins), config.units)
+        self.continue_head = TokenMLP(self.tokens, self.feature_width, 1, config.units, scale=1.0)
+
+    def _layers(self, grid: tuple[int, int]) -> list[list[Mixer]]:
+        c = self.config
+        # a vector is one token: any block covers it
+        blocks = c.blocks if grid != (1, 1) else ((1, 1),)
+        return [
+            [
+                BlockSSM(c.width, grid, block, c.expand, c.head_width, c.state),
+                LocalAttention(c.width, grid[0] * grid[1], c.local_frames, c.heads),
+            ]
+            for block in islice(cycle(blocks), c.layers)
+        ]
+
+    def initial(self, batch: int) -> State:
+        """See `WorldModel`."""
+        like = self.backbone.place
+        return TensorDict(
+            {
+                "memory": self.backbone.initial(batch),
+                "h": like.new_zeros(batch, self.tokens, self.config.width),
+                "z": like.new_zeros(batch, self.tokens, self.latent_width),
+            },
+            batch_size=[batch],
+        )
+
+    def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
+        """See `WorldModel`."""
+        return self._observe(rows, state, mode)[0]
+
+    def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor]:
+        """The trajectory, and the posterior's log probabilities (B, T, N, G, C)."""
+        B, T = rows.batch_size
+        posterior = self._log_probs(self.posterior(self.tokenizer.encode(rows.observation)))
+        z = latent.sample(posterior, mode).flatten(-2)  # (B, T, N, Z)
+        go_on = (~rows.is_first).to(z.dtype)[:, :, None]  # what stands before a first row is no input to it
+        before = torch.cat([state["z"].unsqueeze(1), z[:, :-1]], 1) * go_on.unsqueeze(-1)
+        block = self.config.block_frames
+        h, memories = self.backbone(before, rows.action * go_on, state["memory"], rows.is_first, block)
+        ends = kept(T, block)
+        starts = TensorDict(
+            {"memory": memories, "h": h[:, ends].to(z.dtype), "z": z[:, ends]}, batch_size=[B, len(ends)]
+        )
+        index = torch.tensor(ends, device=z.device)
+        return Trajectory(torch.cat([h.to(z.dtype), z], -1), starts, index, starts[:, -1]), posterior
+
+    def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
+        """See `WorldModel`."""
+        reset = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
+        h, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
+        z = latent.sample(self._log_probs(self.prior(h[:, 0])), mode).flatten(-2)
+        return TensorDict({"memory": memories[:, 0], "h": h[:, 0].to(z.dtype), "z": z}, batch_size=[len(action)])
+
+    def feature(self, state: State) -> Tensor:
+        """See `WorldModel`."""
+        return torch.cat([state["h"], state["z"]], -1)
+
+    def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
+        """See `WorldModel`; the names are those of `weights`."""
+        if self.training:
+            self.tokenizer.update(rows.observation)
+        trajectory, posterior = self._observe(rows, state, mode=False)
+        feature = trajectory.feature
+        prior = self._log_probs(self.prior(feature[..., : self.config.width]))
+        dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
+        reconstruction, perceptual = self.tokenizer.losses(feature, rows.observation)
+        continues = (~rows.terminated).to(feature.dtype)
+        going = self.continue_head(feature).squeeze(-1)
+        # a first row's reward is no consequence of anything: it is 0 by convention and easy
+        reward = self.twohot.loss(self.reward_head(feature), rows.reward)
+        regular, figures = self._state_losses(trajectory.starts)
+        losses = {
+            "reconstruction": reconstruction,
+            "perceptual": perceptual,
+            "dynamics": dynamics,
+            "representation": representation,
+            "reward": reward.mean(),
+            "continue": nn.functional.binary_cross_entropy_with_logits(going, continues),
+            "state": regular,
+        }
+        figures["surprise"] = surprise
+        figures["entropy/posterior"] = -(posterior.exp() * posterior).sum((-1, -2, -3)).mean().detach()
+        return losses, trajectory, figures
+
+    def _state_losses(self, starts: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """KL(N(mean, var) || N(0, 1)) of the scan states at block boundaries, mean over layers; and their figures."""
+        pulls, figures = [], {}
+        for i in range(self.config.layers):
+            s = starts["memory", str(i), "0", "ssm"]
+            var, mean = torch.var_mean(s)
+            pulls.append(0.5 * (var + mean**2 - 1 - (var + 1e-6).log()))
+            figures[f"state/{i}/mean"], figures[f"state/{i}/variance"] = mean.detach(), var.detach()
+            figures[f"state/{i}/norm"] = s.detach().flatten(2).norm(dim=-1).mean()
+        return torch.stack(pulls).mean(), figures
+
+    def weights(self) -> dict[str, float]:
+        """See `WorldModel`."""
+        names = ["reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state"]
+        return {name: getattr(self.config, f"{name}_weight") for name in names}
+
+    def decode(self, feature: Tensor) -> Tensor:
+        """See `WorldModel`."""
+        return self.tokenizer.decode(feature)
+
+    def reward(self, feature: Tensor) -> Tensor:
+        """See `WorldModel`."""
+        return self.twohot.mean(self.reward_head(feature))
+
+    def continues(self, feature: Tensor) -> Tensor:
+        """See `WorldModel`."""
+        return self.continue_head(feature).squeeze(-1).sigmoid()
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        """(..., N, Z) -> (..., N, G, C)"""
+        return latent.log_probs(logits.unflatten(-1, (self.groups, self.config.classes)), self.config.unimix)

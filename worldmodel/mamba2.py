@@ -1,0 +1,107 @@
+"""One Mamba-2 layer whose memory is an argument and a result (Dao & Gu 2024, figure 6, the parallel block).
+
+The weights have the names, shapes and order of the public checkpoints (state-spaces/mamba2-*): `in_proj` gives
+[gate z, x, B, C, dt]. The package's own module neither takes an initial state nor steps without changing its
+caches in place, so this one calls the scan itself.
+
+Letters: b sequences, L positions, D width, I = expand * D inner width, H = I / P heads, S state size, W taps.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from worldmodel.norm import RMSNorm
+from worldmodel.ssd import scan
+
+TAPS = 4
+
+
+class Mamba2(nn.Module):
+    """(b, L, D) -> (b, L, D), causal, from a given memory and with resets."""
+
+    def __init__(self, width: int, expand: int = 2, head_width: int = 64, state: int = 128):
+        super().__init__()
+        inner = expand * width
+        if inner % head_width:
+            raise ValueError(f"head width {head_width} does not divide the inner width {inner} = {expand} x {width}")
+        self.inner, self.head_width, self.state = inner, head_width, state
+        self.heads = inner // head_width
+        self.mixed = inner + 2 * state  # channels that the convolution sees: x, B, C
+        self.in_proj = nn.Linear(width, inner + self.mixed + self.heads, bias=False)
+        self.conv1d = nn.Conv1d(self.mixed, self.mixed, TAPS, groups=self.mixed)
+        # dt starts log-uniform in 0.001..0.1 and A uniform in -16..-1, as published
+        dt = torch.exp(torch.rand(self.heads) * math.log(100.0) + math.log(1e-3))
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+        self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(self.heads))
+        self.norm = RMSNorm(inner, eps=1e-5)
+        self.out_proj = nn.Linear(inner, width, bias=False)
+
+    def initial(self, batch: int) -> TensorDict:
+        """Empty memory: the convolution's last W - 1 inputs and the scan's state."""
+        like = self.A_log
+        return TensorDict(
+            {
+                "conv": like.new_zeros(batch, TAPS - 1, self.mixed),
+                "ssm": like.new_zeros(batch, self.heads, self.head_width, self.state),
+            },
+            batch_size=[batch],
+        )
+
+    def forward(self, u: Tensor, memory: TensorDict, reset: Tensor, keep_every: int) -> tuple[Tensor, TensorDict]:
+        """u (b, L, D), reset (b, L) -> y (b, L, D) and the memories (b, K) after every `keep_every` positions
+        and after the last."""
+        b, L, _ = u.shape
+        z, mixed, dt = self.in_proj(u).split([self.inner, self.mixed, self.heads], -1)
+        segment = F.pad(reset.cumsum(1), (TAPS - 1, 0))  # (b, W - 1 + L); what memory holds is segment 0
+        past = torch.cat([memory["conv"].to(mixed.dtype), mixed], 1)  # (b, W - 1 + L, I + 2S)
+        x, B, C = F.silu(self._convolve(past, segment)).split([self.inner, self.state, self.state], -1)
+        x = x.unflatten(-1, (self.heads, self.head_width))  # (b, L, H, P)
+        dt = F.softplus(dt.to(self.dt_bias.dtype) + self.dt_bias)  # (b, L, H)
+
+        chunk = chunk_length(keep_every)
+        y, states = scan(x, dt, -self.A_log.exp(), B, C, memory["ssm"], reset, chunk)
+        y = (y + x * self.D.to(x.dtype).unsqueeze(-1)).flatten(2)  # (b, L, I)
+        y = self.out_proj(self.norm(y * F.silu(z)))
+
+        ends = kept(L, keep_every)
+        memories = TensorDict(
+            {
+                "conv": torch.stack([self._tail(past, segment, end) for end in ends], 1).to(memory["conv"].dtype),
+                "ssm": states[:, [-(-(end + 1) // chunk) - 1 for end in ends]],
+            },
+            batch_size=[b, len(ends)],
+        )
+        return y, memories
+
+    def _convolve(self, past: Tensor, segment: Tensor) -> Tensor:
+        """Causal depthwise convolution in which no tap reaches over a reset. -> (b, L, I + 2S)"""
+        L = past.shape[1] - TAPS + 1
+        weight = self.conv1d.weight.squeeze(1).to(past.dtype)  # (I + 2S, W)
+        bias = self.conv1d.bias
+        assert bias is not None
+        out = past[:, TAPS - 1 :] * weight[:, -1] + bias.to(past.dtype)
+        for tap in range(TAPS - 1):
+            same = (segment[:, tap : tap + L] == segment[:, TAPS - 1 :]).to(past.dtype)
+            out = out + past[:, tap : tap + L] * same.unsqueeze(-1) * weight[:, tap]
+        return out
+
+    def _tail(self, past: Tensor, segment: Tensor, end: int) -> Tensor:
+        """The last W - 1 inputs at position `end`, zero where a reset stands between. (b, W - 1, I + 2S)"""
+        same = segment[:, end + 1 : end + TAPS] == segment[:, end + TAPS - 1, None]
+        return past[:, end + 1 : end + TAPS] * same.unsqueeze(-1).to(past.dtype)
+
+
+def kept(length: int, every: int) -> list[int]:
+    """Indices after which memory is kept: each `every`-th, and the last."""
+    ends = list(range(every - 1, length, every))
+    return ends if ends and ends[-1] == length - 1 else [*ends, length - 1]
+
+
+def chunk_length(keep_every: int, most: int = 64) -> int:
+    """The largest divisor of `keep_every` up to `most`, so that every kept state is some chunk's last."""
+    return max(n for n in range(1, min(keep_every, most) + 1) if keep_every % n == 0)
