@@ -1,0 +1,1 @@
+"""Actor-critic, dreams, trainer, checkpoints and configuration."""

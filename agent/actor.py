@@ -1,0 +1,61 @@
+"""Acting in real environments: the world model's memory goes along, one frame at a time."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.learner import Learner
+from worldmodel import Rows
+
+
+class Actor:
+    """The policy in n environments side by side; keeps each one's State between calls."""
+
+    def __init__(self, learner: Learner, environments: int, greedy: bool = False):
+        self.learner, self.greedy = learner, greedy
+        self.actions = learner.model.actions
+        self.state = learner.model.initial(environments)
+        self._action = torch.zeros(environments, self.actions)
+
+    @torch.no_grad()
+    def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+        """Takes in the frames (n, ...) that followed the last actions; gives the next actions (n,)."""
+        device = self.learner.device
+        first = torch.from_numpy(is_first).to(device)
+        n = len(first)
+        rows = Rows(
+            observation=_frames(observation).to(device).unsqueeze(1),
+            action=(self._action.to(device) * (~first).unsqueeze(-1)).unsqueeze(1),
+            reward=torch.zeros(n, 1, device=device),
+            is_first=first.unsqueeze(1),
+            terminated=torch.zeros(n, 1, dtype=torch.bool, device=device),
+            batch_size=[n, 1],
+        )
+        with self.learner.autocast():
+            trajectory = self.learner.model.observe(rows, self.state)
+            self._action = self.learner.agent.act(trajectory.feature[:, 0], self.greedy)
+        self.state = trajectory.final
+        return self._action.argmax(-1).cpu().numpy()
+
+
+class RandomActor:
+    """Uniform actions, each held for a random while so that the walk gets somewhere."""
+
+    def __init__(self, actions: int, seed: int, hold: float = 0.5):
+        self.actions, self.hold = actions, hold
+        self._random = np.random.default_rng(seed)
+        self._action: np.ndarray | None = None
+
+    def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+        """As `Actor`."""
+        fresh = self._random.integers(self.actions, size=len(is_first))
+        if self._action is not None:
+            keep = self._random.random(len(is_first)) < self.hold
+            fresh = np.where(keep & ~is_first, self._action, fresh)
+        self._action = fresh
+        return fresh
+
+
+def _frames(observation: np.ndarray) -> Tensor:
+    """Images stay uint8, vectors become float32, as replay stores them."""
+    return torch.from_numpy(observation if observation.dtype == np.uint8 else observation.astype(np.float32))

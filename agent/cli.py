@@ -1,0 +1,166 @@
+"""The command line: options over presets over defaults, `--help` from the fields' comments, one-line errors.
+
+Precedence: dataclass default < preset < explicit option; in a folder that already holds a run, what the run
+was made with stands in place of the first two.
+"""
+
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, Literal, get_args, get_origin
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+import envs
+import worldmodel
+from agent import presets
+from agent.config import Config, model_config, validate
+from agent.fields import Blocks, ConfigError, did_you_mean, fields, format_blocks, parse_blocks, wanted
+from agent.flatten import CheckpointError
+from agent.run import run_folder, stored_config
+
+SHORT = {"worldmodel": "worldmodel.name"}
+"""Options that stand for a field of another name."""
+
+REGISTRY = ConstructorRegistry()
+
+
+@REGISTRY.primitive_rule
+def _blocks_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Teach tyro to read and print block sizes."""
+    if info.type != Blocks:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="HxW[,HxW...]",
+        instance_from_str=lambda texts: parse_blocks(texts[0]),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda blocks: [format_blocks(blocks)],
+    )
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """The configuration that a command line asks for, checked. `--help` prints and exits.
+
+    Anything wrong is a ConfigError (or envs.UnknownEnvironment) of one line that names it and the nearest
+    right one.
+    """
+    wants_help = any(word in ("-h", "--help") for word in argv)
+    found = _scan([word for word in argv if word not in ("-h", "--help")])
+    stored = _stored(found)
+    name = found.get("worldmodel.name") or (stored or Config()).worldmodel.name
+    plain = Config(worldmodel=model_config(name))
+    if wants_help:
+        _tyro(["--help"], plain)
+    options = _checked(found, plain)
+    asked = _read(options, plain)
+    if stored and stored.worldmodel.name == name:
+        base = stored
+    else:
+        base = presets.apply(asked.preset, envs.kind(asked.env), plain)
+    # The preset of a stored run is compared even where this command leaves it out: `--preset debug` once must
+    # not make the plain command, later, take up a toy run.
+    config = _read(options | {"preset": asked.preset}, base)
+    validate(config)
+    return config
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn refusals that are the user's to mend into a line on standard error and an exit.
+
+    Exit 2 for a wrong command, 1 for a checkpoint that cannot be read or written. Other errors keep their
+    traceback.
+    """
+    try:
+        yield
+    except (ConfigError, envs.UnknownEnvironment) as error:
+        print(error.args[0], file=sys.stderr)
+        raise SystemExit(2) from None
+    except CheckpointError as error:
+        print(error.args[0], file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _scan(argv: Sequence[str]) -> dict[str, str | None]:
+    """`--a.b-c X` and `--a.b-c=X` -> {"a.b_c": "X"}, None where no value follows; of two the last counts."""
+    options: dict[str, str | None] = {}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise ConfigError(f"unexpected argument {word!r}: options are written --name value")
+        name, equals, text = word[2:].partition("=")
+        value: str | None = text
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("--") else None
+        field = name.replace("-", "_")
+        options[SHORT.get(field, field)] = value
+    return options
+
+
+def _stored(options: Mapping[str, str | None]) -> Config | None:
+    """The configuration of the run that lies where these options point; None where there is none."""
+    default = Config()
+    env = options.get("env") or default.env
+    model = options.get("worldmodel.name") or default.worldmodel.name
+    seed, run_dir = options.get("seed") or default.seed, options.get("run_dir") or ""
+    return stored_config(run_folder(env, model, seed, run_dir))
+
+
+def _checked(options: Mapping[str, str | None], base: Config) -> dict[str, str]:
+    """The options, each a field of `base` and with a value."""
+    known = fields(base)
+    checked: dict[str, str] = {}
+    for name, value in options.items():
+        if name not in known:
+            near = did_you_mean(name, [*known, *SHORT]).replace(": did you mean ", ": did you mean --")
+            raise ConfigError(f"unknown option --{_dashed(name)}{_dashed(near)}")
+        if value is None:
+            raise ConfigError(f"--{_dashed(name)} wants {wanted(known[name].kind)}, got nothing")
+        checked[name] = value
+    return checked
+
+
+def _read(options: Mapping[str, str], base: Config) -> Config:
+    """`base` with these options; a value that its field does not take is a ConfigError."""
+    arguments = {name: f"--{_dashed(name)}={value}" for name, value in options.items()}
+    # tyro's own words about a wrong value take many lines: they are not shown.
+    with redirect_stderr(io.StringIO()):
+        try:
+            return _tyro(list(arguments.values()), base)
+        except SystemExit:
+            pass
+        known = fields(base)
+        for name, argument in arguments.items():
+            try:
+                _tyro([argument], base)
+            except SystemExit:
+                kind, value = known[name].kind, options[name]
+                near = did_you_mean(value, get_args(kind)) if get_origin(kind) is Literal else ""
+                raise ConfigError(f"--{_dashed(name)} wants {wanted(kind)}, got {value!r}{near}") from None
+    raise ConfigError(f"these options do not go together: {' '.join(arguments.values())}")
+
+
+def _tyro(arguments: list[str], base: Config) -> Config:
+    """tyro's reading of the command line over `base`; SystemExit where it refuses, and after help."""
+    return tyro.cli(
+        Config,
+        prog="train_agent.py",
+        description=(
+            "Train an agent in the dreams of a long-memory world model. "
+            f"World models (--worldmodel NAME): {', '.join(worldmodel.names())}. "
+            f"Environments (--env NAME): {', '.join(envs.names())}. "
+            "Defaults shown are those before a preset. The same command again resumes its run."
+        ),
+        args=arguments,
+        default=base,
+        registry=REGISTRY,
+        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+    )
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,172 @@
+"""The whole configuration of a run: its fields (each field's comment is its --help), its checks, its file."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+import worldmodel
+from agent.actor_critic import ActorCriticConfig
+from agent.fields import ConfigError, did_you_mean, fields, from_plain, plain
+from agent.files import write_text_atomically
+from worldmodel.lssvwm import LSSVWMConfig
+
+WorldModelConfig = LSSVWMConfig
+"""The configuration of any world model: a union, `A | B`, of the classes in `worldmodel.MODELS`."""
+
+
+@dataclass
+class ReplayConfig:
+    """Experience on disk and how it is read."""
+
+    capacity: int = 1_000_000
+    """Most environment steps kept; the oldest episodes are deleted beyond it."""
+    batch: int = 8
+    """Walkers read at once: B."""
+    frames: int = 64
+    """Frames in a window: T; a multiple of worldmodel.block_frames."""
+
+
+@dataclass
+class TrainConfig:
+    """The schedule, in environment steps unless said."""
+
+    prefill: int = 1_000
+    """Steps of a random policy before learning begins."""
+    ratio: float = 32.0
+    """Replayed frames for each environment step."""
+    learning_rate: float = 4e-4
+    """World model's AdamW learning rate."""
+    clip: float = 100.0
+    """Largest gradient norm of the world model."""
+    log_every: int = 20
+    """Updates between lines of metrics.jsonl."""
+    eval_every: int = 4_000
+    """Steps between evaluations."""
+    eval_episodes: int = 4
+    """Episodes in each evaluation, on seeds of their own."""
+    save_every: int = 2_000
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept."""
+    video_every: int = 8_000
+    """Steps between open-loop videos."""
+    threads: int = 0
+    """CPU threads of the learner; 0 takes every core."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:<number>."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Autocast of everything but parameters, decays and states."""
+
+
+@dataclass
+class Config:
+    """Everything that a run depends on; stored as config.yaml in its folder."""
+
+    env: str = "MemoryMaze"
+    """Environment: MemoryMaze, MemoryMaze-11x11, -13x13, -15x15, or gym:<id>."""
+    preset: Literal["auto", "debug", "cpu", "gpu"] = "auto"
+    """debug (seconds), cpu (2 cores, minutes), gpu (one card); auto picks by the machine."""
+    steps: int = 12_000
+    """Environment steps in all."""
+    seed: int = 0
+    """Seed of everything."""
+    envs: int = 4
+    """Environments stepped side by side."""
+    run_dir: str = ""
+    """Run folder; empty: runs/<env>-<worldmodel>-s<seed>."""
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Weights & Biases logging."""
+    worldmodel: WorldModelConfig = field(default_factory=LSSVWMConfig)
+    agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_nats", "unimix", "lam"}
+"""Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
+AT_MOST_ONE = {"unimix", "lam", "slow_rate", "return_rate"}
+"""Numbers, by the last part of their name, that are shares."""
+
+
+def model_config(name: str) -> WorldModelConfig:
+    """The default configuration of the world model of this name; a ConfigError where there is none."""
+    if name not in worldmodel.names():
+        known = worldmodel.names()
+        near = did_you_mean(name, known) or f": known are {', '.join(known)}"
+        raise ConfigError(f"unknown world model {name}{near}")
+    return worldmodel.MODELS[name][1]()
+
+
+def validate(config: Config) -> None:
+    """Refuse, with a ConfigError of one line, a configuration that cannot be trained."""
+    for refusal in _refusals(config):
+        raise ConfigError(refusal)
+
+
+def _refusals(config: Config) -> Iterator[str]:
+    for name, leaf in fields(config).items():
+        numbers = [n for size in leaf.value for n in size] if isinstance(leaf.value, tuple) else [leaf.value]
+        for number in numbers:
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                yield from _number_refusals(name, number)
+    device = config.train.device
+    if device not in ("auto", "cpu", "cuda") and not (device[:5] == "cuda:" and device[5:].isdecimal()):
+        yield f"train.device wants auto, cpu, cuda or cuda:<number>, got {device!r}"
+    model, frames = config.worldmodel, config.replay.frames
+    if frames < model.block_frames or frames % model.block_frames:
+        yield (
+            f"replay.frames ({frames}) must be a multiple of worldmodel.block_frames ({model.block_frames}): "
+            f"a window is cut into blocks"
+        )
+    if isinstance(model, LSSVWMConfig):
+        if not model.blocks:
+            yield "worldmodel.blocks names no block size"
+        if model.width % model.heads:
+            yield f"worldmodel.width ({model.width}) must be a multiple of worldmodel.heads ({model.heads})"
+        inner = model.expand * model.width
+        if inner % model.head_width:
+            yield (
+                f"worldmodel.expand * worldmodel.width ({model.expand} * {model.width} = {inner}) must be a "
+                f"multiple of worldmodel.head_width ({model.head_width})"
+            )
+
+
+def _number_refusals(name: str, number: float) -> Iterator[str]:
+    leaf = name.split(".")[-1]
+    if not math.isfinite(number):
+        yield f"{name} must be finite, got {number}"
+    elif number < 0 or (number == 0 and leaf not in MAY_BE_ZERO and not leaf.endswith("_weight")):
+        zero = "zero or more" if leaf in MAY_BE_ZERO or leaf.endswith("_weight") else "more than zero"
+        yield f"{name} must be {zero}, got {number}"
+    elif leaf in AT_MOST_ONE and number > 1:
+        yield f"{name} is a share: at most 1, got {number}"
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the configuration as YAML, in one step."""
+    write_text_atomically(path, yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def load_config(path: Path) -> Config:
+    """The configuration that a YAML file holds; fields that it leaves out keep their defaults.
+
+    Reading runs no code. A file that cannot be read, unknown names, wrong types and values that `validate`
+    refuses are ConfigErrors that name the file.
+    """
+    try:
+        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    try:
+        section = tree.get("worldmodel") if isinstance(tree, dict) else None
+        name = section.get("name") if isinstance(section, dict) else None
+        config = Config(worldmodel=model_config(name)) if isinstance(name, str) else Config()
+        config = from_plain(config, tree)
+        validate(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config

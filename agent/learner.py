@@ -1,0 +1,160 @@
+"""One update: a replayed window teaches the world model, and dreams from its block boundaries teach the agent."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+import worldmodel
+from agent.actor_critic import ActorCritic
+from agent.checkpoint import match
+from agent.config import Config
+from agent.dream import dream
+from agent.fields import ConfigError
+from agent.flatten import flatten, optimizer_tensors, restore_optimizer, unflatten
+from worldmodel import Rows
+
+
+class Diverged(RuntimeError):
+    """Ten updates in a row had a loss or a gradient that is not a number."""
+
+
+class Learner:
+    """World model, actor-critic, their optimisers, and the memory of each replay walker."""
+
+    PATIENCE = 10
+
+    def __init__(self, config: Config, shape: tuple[int, ...], actions: int):
+        self.config = config
+        self.device = choose_device(config.train.device)
+        self.model = worldmodel.make(config.worldmodel, shape, actions).to(self.device)
+        self.agent = ActorCritic(config.agent, self.model.tokens, self.model.feature_width, actions).to(self.device)
+        self.model_optimizer = _optimizer(self.model, config.train.learning_rate)
+        self.agent_optimizer = _optimizer(self.agent, config.agent.learning_rate)
+        self.state = self.model.initial(config.replay.batch)
+        self.updates = 0
+        self.skipped = 0
+        self._bad = 0
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision of everything but parameters, decays and states."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16")
+
+    def rows(self, arrays: dict[str, np.ndarray]) -> Rows:
+        """Replay's arrays (B, T, ...) on the device."""
+        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        return Rows(**tensors, batch_size=tensors["reward"].shape)
+
+    def update(self, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        """Learns from the walkers' next windows; figures by name. Raises Diverged."""
+        rows = self.rows(arrays)
+        with self.autocast():
+            losses, trajectory, figures = self.model.loss(rows, self.state)
+        loss = worldmodel.total(losses, self.model.weights())
+        out = {f"model/loss/{k}": v.detach() for k, v in losses.items()} | {f"model/{k}": v for k, v in figures.items()}
+        out["model/loss"] = loss.detach()
+        out["model/grad_norm"] = self._step(loss, self.model, self.model_optimizer, self.config.train.clip)
+
+        starts = trajectory.starts.detach()
+        self.state = trajectory.final.detach()
+        if not torch.isfinite(out["model/grad_norm"]):  # nothing that came of this update is to be trusted
+            self.state = self.model.initial(self.config.replay.batch)
+        else:
+            alive = ~rows.terminated[:, trajectory.start_index]
+            with self.autocast():
+                dreamed = dream(
+                    self.model,
+                    self.agent.act,
+                    starts.reshape(-1),
+                    alive.reshape(-1),
+                    self.config.agent.horizon,
+                )
+            with self.autocast():  # its own context: weights cast without gradients must not be used again
+                losses, figures = self.agent.loss(dreamed, trajectory.feature.detach(), rows)
+            loss = torch.stack(list(losses.values())).sum()
+            out |= {f"agent/loss/{k}": v.detach() for k, v in losses.items()} | {
+                f"agent/{k}": v for k, v in figures.items()
+            }
+            out["agent/grad_norm"] = self._step(loss, self.agent, self.agent_optimizer, self.config.agent.clip)
+            self.agent.follow()
+        self.updates += 1
+        return out
+
+    def _step(self, loss: Tensor, module: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
+        """Backward and one optimiser step, skipped and counted where it is not finite. -> the gradient's norm"""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], clip)
+        norm = torch.where(torch.isfinite(loss.detach()), norm, torch.nan)
+        if torch.isfinite(norm):
+            optimizer.step()
+            self._bad = 0
+        else:
+            self.skipped += 1
+            self._bad += 1
+            if self._bad >= self.PATIENCE:
+                raise Diverged(
+                    f"{self._bad} updates in a row had a loss or gradient that is not finite "
+                    f"(update {self.updates}, {type(module).__name__}): the last checkpoint is kept"
+                )
+        return norm
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that a checkpoint needs to go on from here: tensors by name, and JSON."""
+        tensors = self._networks() | flatten("walkers", self.state)
+        meta: dict[str, Any] = {"updates": self.updates, "skipped": self.skipped}
+        for name, optimizer in self._optimizers().items():
+            part, meta[name] = optimizer_tensors(name, optimizer)
+            tensors |= part
+        return tensors, meta
+
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Puts back what `snapshot` gave. Raises CheckpointError where it is another model's, before any change."""
+        expected = flatten("walkers", self.state)
+        match({name: t for name, t in tensors.items() if name.startswith("walkers/")}, expected)
+        self.restore_networks(tensors)
+        with torch.no_grad():
+            walkers = {name: tensors[name].to(old.device) for name, old in expected.items()}
+            self.state = TensorDict(unflatten("walkers", walkers), batch_size=self.state.batch_size).auto_batch_size_(1)
+        for name, optimizer in self._optimizers().items():
+            restore_optimizer(name, optimizer, tensors, meta[name])
+        self.updates, self.skipped = meta["updates"], meta["skipped"]
+
+    def restore_networks(self, tensors: dict[str, Tensor]) -> None:
+        """Puts back the weights alone: enough to act, dream and evaluate. Raises CheckpointError as `restore`."""
+        prefixes = ("model/", "agent/")
+        networks = {name: tensor for name, tensor in tensors.items() if name.startswith(prefixes)}
+        match(networks, self._networks())
+        for prefix, module in (("model", self.model), ("agent", self.agent)):
+            module.load_state_dict(
+                {k.removeprefix(f"{prefix}/"): v for k, v in networks.items() if k.startswith(f"{prefix}/")}
+            )
+
+    def _networks(self) -> dict[str, Tensor]:
+        return flatten("model", self.model.state_dict()) | flatten("agent", self.agent.state_dict())
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"model_optimizer": self.model_optimizer, "agent_optimizer": self.agent_optimizer}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is cuda where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def spaces(observation: gymnasium.Space, action: gymnasium.Space) -> tuple[tuple[int, ...], int]:
+    """One observation's shape and the number of actions."""
+    if not isinstance(action, gymnasium.spaces.Discrete):
+        raise ConfigError(f"the agent wants discrete actions, the environment has {action}")
+    return observation.shape or (), int(action.n)
+
+
+def _optimizer(module: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0, fused=True)

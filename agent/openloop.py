@@ -1,0 +1,94 @@
+"""Open-loop prediction: with all of the past in memory, what does the model expect of the next frames?
+
+Scores are PSNR in dB (peak 1) by horizon, beside three easy answers: the last context frame repeated, the mean image,
+and the model's own reconstruction of the true frame (the tokenizer's ceiling).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.learner import Learner
+from replay import Episode
+
+MOVING_DB = 18.0
+"""A window counts as moving where repeating its last context frame scores less than this at the last horizon."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W windows of one episode; images are float in 0..1."""
+
+    index: Tensor  # (W,): the row of the last true frame that the model saw
+    context: Tensor  # (W, H, W, C): that frame
+    truth: Tensor  # (W, horizon, H, W, C)
+    predicted: Tensor  # (W, horizon, H, W, C)
+    reconstructed: Tensor  # (W, horizon, H, W, C)
+
+
+@torch.no_grad()
+def predict(learner: Learner, episode: Episode, horizon: int, window: int = 64) -> Windows:
+    """Predicts `horizon` frames from every block boundary of an episode, under the actions that were taken.
+
+    Every start has the whole episode before it in memory; latents are taken at their mode.
+    """
+    model = learner.model
+    arrays = {
+        "observation": episode.observation[None],
+        "action": episode.action[None],
+        "reward": episode.reward[None],
+        "terminated": episode.terminated[None],
+        "is_first": np.arange(len(episode.reward))[None] == 0,
+    }
+    rows = learner.rows(arrays)
+    length = rows.shape[1]
+    state = model.initial(1)
+    starts, index, features = [], [], []
+    with learner.autocast():
+        for begin in range(0, length, window):
+            trajectory = model.observe(rows[:, begin : begin + window], state, mode=True)
+            state = trajectory.final
+            starts.append(trajectory.starts[0])
+            index.append(trajectory.start_index + begin)
+            features.append(trajectory.feature[0])
+        at = torch.cat(index)
+        fits = at + horizon < length
+        if not fits.any():
+            raise ValueError(f"an episode of {length} rows is too short for a horizon of {horizon}")
+        at, state = at[fits], torch.cat(starts)[fits]
+        frames = at[:, None] + torch.arange(1, horizon + 1, device=at.device)  # (W, horizon)
+        predicted = []
+        for step in range(horizon):
+            state = model.dream(state, rows.action[0, frames[:, step]], mode=True)
+            predicted.append(model.decode(model.feature(state)))
+        reconstructed = torch.stack([model.decode(torch.cat(features)[frames[:, i]]) for i in range(horizon)], 1)
+    truth = rows.observation[0].float() / 255
+    return Windows(at, truth[at], truth[frames], torch.stack(predicted, 1).clamp(0, 1), reconstructed.clamp(0, 1))
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """(..., H, W, C) in 0..1 -> (...) in dB, at most 60."""
+    return -10 * (a - b).square().mean((-1, -2, -3)).clamp_min(1e-6).log10()
+
+
+def score(windows: list[Windows], mean_image: Tensor) -> dict[str, dict[str, list[float]]]:
+    """Mean PSNR by horizon over the moving windows and over all, of the model and of the easy answers."""
+    scores = [
+        {
+            "model": psnr(w.predicted, w.truth),
+            "repeat": psnr(w.context.unsqueeze(1), w.truth),
+            "mean_image": psnr(mean_image.to(w.truth), w.truth),
+            "reconstruction": psnr(w.reconstructed, w.truth),
+        }
+        for w in windows
+    ]
+    table = {name: torch.cat([s[name] for s in scores]) for name in scores[0]}  # each (windows, horizon)
+    moving = table["repeat"][:, -1] < MOVING_DB
+
+    def means(chosen: Tensor) -> dict[str, list[float]]:
+        rounded = {k: [round(float(x), 3) for x in v[chosen].mean(0)] for k, v in table.items()}
+        return rounded | {"windows": [int(chosen.sum())]}
+
+    return {"moving": means(moving), "all": means(torch.ones_like(moving))}

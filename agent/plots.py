@@ -1,0 +1,134 @@
+"""Episode returns against environment steps, for one run or several side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
+
+from agent.config import load_config
+from agent.fields import ConfigError
+from agent.files import replace_atomically
+from agent.runlog import Row, read_metrics
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers tell apart."""
+
+REFERENCES: dict[str, dict[str, float]] = {
+    "MemoryMaze": {"random": 0.2, "human": 26.4, "oracle": 34.8},
+    "MemoryMaze-11x11": {"human": 44.3, "oracle": 58.0},
+    "MemoryMaze-13x13": {"human": 55.5, "oracle": 74.5},
+    "MemoryMaze-15x15": {"human": 67.7, "oracle": 87.7},
+}
+"""Mean returns by environment (Pasukonis et al. 2022, "Evaluating Long-Term Memory in 3D Mazes")."""
+
+RUNNING = 10
+"""Episodes in the running mean."""
+
+
+def plot_returns(runs: Sequence[Path], out: Path) -> None:
+    """Draw the returns of these run folders into one image, replaced in one step; its suffix is its format.
+
+    Training episodes are points with a running mean; evaluations a line with markers and a band of one
+    standard deviation. A run that has not ended an episode yet has a name in the legend and no curve.
+    """
+    figure = Figure(figsize=(8, 4.5), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    names = _names(runs)
+    for index, run in enumerate(runs):
+        _draw_run(axes, names[index], read_metrics(run / "metrics.jsonl"), PALETTE[index % len(PALETTE)])
+    environments = {_environment(run) for run in runs}
+    _limit(axes)
+    if len(environments) == 1:
+        _draw_references(axes, REFERENCES.get(environments.pop(), {}))
+    axes.set(xlabel="environment steps", ylabel="episode return", xlim=(0, None))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="best", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_atomically(out, figure.savefig)
+
+
+def running_mean(values: np.ndarray, length: int) -> np.ndarray:
+    """The mean of each value and the `length - 1` before it, of fewer at the start; same shape (n,)."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - length)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str) -> None:
+    steps, returns = _series(rows, "episode/return")
+    axes.plot(steps, returns, ".", color=colour, markersize=5, alpha=0.4, markeredgewidth=0)
+    axes.plot(
+        steps,
+        running_mean(returns, RUNNING),
+        color=colour,
+        linewidth=1.3,
+        alpha=0.8,
+        label=f"{name}: training",
+    )
+    steps, means = _series(rows, "eval/return")
+    if len(steps):
+        spread_of = dict(zip(*(column.tolist() for column in _series(rows, "eval/return_std")), strict=True))
+        spread = np.array([spread_of.get(step, 0.0) for step in steps.tolist()])
+        axes.fill_between(steps, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(
+            steps, means, "o-", color=colour, linewidth=1.8, markersize=5, markeredgecolor="white",
+            label=f"{name}: evaluation",
+        )  # fmt: skip
+
+
+def _series(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values (n,) of one figure, where it was reported and finite."""
+    pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+    steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
+    return steps, values
+
+
+def _limit(axes: Axes) -> None:
+    """Let the axis fit the returns, not the references: 0.3 must not lie flat under a human's 26."""
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.0), max(high, 1.0))
+    axes.autoscale(False)
+
+
+def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
+    """A line for each reference within the axis; those above it are named at its top edge."""
+    top = axes.get_ylim()[1]
+    above = {name: value for name, value in references.items() if value > top}
+    if above and max(above.values()) < 2.5 * top:
+        # Near enough to show all of them without flattening the returns.
+        top = max(above.values()) * 1.08
+        axes.set_ylim(top=top)
+        above = {}
+    # On the axis in value, along it in shares of its width.
+    place: Any = blended_transform_factory(axes.transAxes, axes.transData)
+    for name, value in references.items():
+        if name not in above:
+            axes.axhline(value, color="0.45", linewidth=0.9, linestyle="--", zorder=0)
+            axes.text(1.01, value, f"{name} {value:g}", transform=place, fontsize=7.5, color="0.35", va="center")
+    if above:
+        text = "off scale: " + ", ".join(f"{name} {value:g}" for name, value in above.items())
+        axes.text(
+            0.995, 1.0, f"{text}  \N{UPWARDS ARROW}", transform=axes.transAxes, fontsize=7.5, color="0.35",
+            ha="right", va="bottom",
+        )  # fmt: skip
+
+
+def _environment(run: Path) -> str:
+    """The environment of a run, empty where its config.yaml cannot be read: curves are drawn all the same."""
+    try:
+        return load_config(run / "config.yaml").env
+    except ConfigError:
+        return ""
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Folder names, or the paths as given where two folders have the same name."""
+    names = [run.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run) for run in runs]

@@ -1,0 +1,86 @@
+"""Named sets of values over the dataclasses' defaults: by machine, then by what the environment shows."""
+
+from typing import Any, Literal
+
+import torch
+
+from agent.config import Config
+from agent.fields import changed, fields
+
+Kind = Literal["image", "vector"]
+"""What an environment shows: frames, or short vectors of numbers."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Everything tiny: the whole loop, evaluation and checkpoints included, in seconds.
+    "debug": {
+        "steps": 400,
+        "envs": 2,
+        "worldmodel.width": 32,
+        "worldmodel.layers": 2,
+        "worldmodel.channels": 8,
+        "worldmodel.latents": 16,
+        "worldmodel.classes": 8,
+        "worldmodel.block_frames": 8,
+        "worldmodel.state": 16,
+        "worldmodel.units": 32,
+        "agent.horizon": 5,
+        "agent.units": 32,
+        "replay.batch": 2,
+        "replay.frames": 16,
+        "train.prefill": 100,
+        "train.ratio": 8.0,
+        "train.log_every": 5,
+        "train.eval_every": 200,
+        "train.eval_episodes": 1,
+        "train.save_every": 200,
+        "train.video_every": 400,
+    },
+    # Two cores, minutes.
+    "cpu": {
+        "steps": 12_000,
+        "envs": 4,
+        "train.ratio": 32.0,
+    },
+    # One card, hours.
+    "gpu": {
+        "steps": 1_000_000,
+        "envs": 16,
+        "worldmodel.width": 384,
+        "worldmodel.layers": 6,
+        "worldmodel.channels": 48,
+        "worldmodel.blocks": ((1, 1), (2, 2), (4, 4)),
+        "worldmodel.head_width": 64,
+        "worldmodel.state": 64,
+        "worldmodel.heads": 8,
+        "worldmodel.units": 512,
+        "agent.units": 512,
+        "replay.batch": 16,
+        "replay.frames": 128,
+        "train.prefill": 5_000,
+        "train.ratio": 64.0,
+        "train.learning_rate": 2e-4,
+        "train.log_every": 100,
+        "train.eval_every": 50_000,
+        "train.eval_episodes": 10,
+        "train.save_every": 20_000,
+        "train.video_every": 100_000,
+    },
+}
+
+OVERLAYS: dict[tuple[str, Kind], dict[str, Any]] = {
+    ("cpu", "vector"): {"worldmodel.width": 128, "train.ratio": 256.0},
+    # A vector is one token: blocks have nothing to cut.
+    ("gpu", "vector"): {"worldmodel.blocks": ((1, 1),), "train.ratio": 256.0},
+}
+
+
+def apply(name: str, kind: Kind, config: Config) -> Config:
+    """`config` with a preset's values; `auto` is gpu where there is a CUDA device and cpu elsewhere.
+
+    Values for fields that the chosen world model does not have are left out: a preset serves every model.
+    """
+    if name == "auto":
+        name = "gpu" if torch.cuda.is_available() else "cpu"
+    values = PRESETS[name] | OVERLAYS.get((name, kind), {})
+    known = fields(config)
+    return changed(config, {field: value for field, value in values.items() if field in known})

@@ -1,0 +1,71 @@
+"""A run's folder: where it lies, what is in it, and whether a command may go on with it."""
+
+import re
+from pathlib import Path
+
+from agent.config import Config, load_config, save_config, validate
+from agent.fields import ConfigError, Field, fields, format_blocks
+
+FOLDERS = ("episodes", "checkpoints", "plots", "videos")
+
+FREE = {"run_dir", "steps", "wandb"} | {
+    f"train.{name}" for name in ("log_every", "eval_every", "save_every", "video_every", "keep", "threads", "device")
+}
+"""What a resumed run may change: how long, how often and where, but nothing that decides what is learnt."""
+
+
+def run_folder(env: str, model: str, seed: int | str, run_dir: str = "") -> Path:
+    """`run_dir`, or where it is empty runs/<env>-<worldmodel>-s<seed>, in letters any file system takes."""
+    if run_dir:
+        return Path(run_dir)
+    return Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "-", f"{env}-{model}-s{seed}")
+
+
+def stored_config(folder: Path) -> Config | None:
+    """The configuration that a run folder was made with; None where no run is."""
+    path = folder / "config.yaml"
+    return load_config(path) if path.exists() else None
+
+
+def open_run(config: Config) -> Path:
+    """The run's folder, made or, where the same run is already there, taken up again.
+
+    Contents: config.yaml, metrics.jsonl (by RunLog), episodes/, checkpoints/, plots/, videos/. A ConfigError
+    where the folder holds another run, or something that is not a run.
+    """
+    validate(config)
+    folder = run_folder(config.env, config.worldmodel.name, config.seed, config.run_dir)
+    stored = stored_config(folder)
+    if stored is not None:
+        _refuse_another(folder, stored, config)
+    elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty and holds no run (no config.yaml): use another --run-dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / "config.yaml")
+        for name in FOLDERS:
+            (folder / name).mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run folder {folder} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def _refuse_another(folder: Path, stored: Config, config: Config) -> None:
+    then, now = fields(stored), fields(config)
+    for name in now:
+        # Fields that only one of the two has come with another world model, whose name is refused first.
+        if name in FREE or name not in then or then[name].value == now[name].value:
+            continue
+        raise ConfigError(
+            f"run folder {folder} was made with {option(name)} {_spelt(then[name])}, "
+            f"this command says {option(name)} {_spelt(now[name])}: use another --run-dir"
+        )
+
+
+def option(name: str) -> str:
+    """How a field is spelt on the command line: `run_dir` -> `--run-dir`."""
+    return "--worldmodel" if name == "worldmodel.name" else "--" + name.replace("_", "-")
+
+
+def _spelt(field: Field) -> str:
+    return format_blocks(field.value) if isinstance(field.value, tuple) else str(field.value)

@@ -1,0 +1,215 @@
+"""The loop: act, learn, evaluate, save."""
+
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import envs
+from agent import checkpoint
+from agent.actor import Actor, RandomActor
+from agent.collector import Collector, Finished
+from agent.config import Config
+from agent.evaluate import SEEDS, evaluate
+from agent.flatten import restore_rng, rng_state
+from agent.learner import Learner, spaces
+from agent.plots import plot_returns
+from agent.progress import Progress
+from agent.runlog import RunLog
+from agent.video import openloop_video
+from replay import Replay, Walkers
+
+
+class Every:
+    """A clock in environment steps: true once for each `period` that has passed."""
+
+    def __init__(self, period: int, start: int = 0):
+        self.period, self.passed = period, start // period
+
+    def __call__(self, step: int) -> bool:
+        due = step // self.period > self.passed
+        self.passed = step // self.period
+        return due
+
+
+class Trainer:
+    """A run in its folder, new or taken up again from its last checkpoint."""
+
+    def __init__(self, config: Config, folder: Path):
+        self.config, self.folder = config, folder
+        torch.set_num_threads(config.train.threads or torch.get_num_threads())
+        torch.manual_seed(config.seed)
+        self.random = np.random.default_rng(config.seed)
+        self.environments = envs.make_vector(config.env, config.envs)
+        shape, actions = spaces(self.environments.single_observation_space, self.environments.single_action_space)
+        self.learner = Learner(config, shape, actions)
+        self.replay = Replay(folder / "episodes", config.replay.capacity)
+        self.walkers = Walkers(self.replay, config.replay.batch, config.seed)
+        self.steps = self.finished = 0
+        self.log = RunLog(folder, config.wandb, config)
+        self._resume()
+        seed = int(np.random.SeedSequence([config.seed, self.steps]).generate_state(1)[0]) % SEEDS
+        self.collector = Collector(self.environments, self.replay, actions, seed)
+        self.actor = Actor(self.learner, config.envs)
+        self.explorer = RandomActor(actions, seed)
+        self.progress = Progress(config.steps)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.sums: defaultdict[str, float] = defaultdict(float)
+        self.summed = 0
+        self._say_hello(shape, actions)
+
+    def run(self) -> None:
+        """Trains until `config.steps`, then evaluates, saves and draws once more."""
+        train = self.config.train
+        should_evaluate = Every(train.eval_every, self.steps)
+        should_save = Every(train.save_every, self.steps)
+        should_film = Every(train.video_every, self.steps)
+        if self.steps >= self.config.steps:
+            self.progress.note(f"{self.folder} has its {self.steps} steps already: nothing to do (--steps for more)")
+            return
+        while self.steps < self.config.steps:
+            self.collect_and_learn()
+            ended = self.steps >= self.config.steps
+            if should_evaluate(self.steps) or ended:
+                self.evaluate()
+            if should_film(self.steps) or ended:
+                self.film()
+            if should_save(self.steps) or ended:
+                self.save()
+                plot_returns([self.folder], self.folder / "plots" / "returns.png")
+        self.progress.close()
+
+    def collect_and_learn(self) -> None:
+        """One step of every environment, and meanwhile the updates that are due."""
+        config = self.config
+        started = time.perf_counter()
+        random = self.steps < config.train.prefill or not len(self.replay)
+        self.collector.begin(self.explorer if random else self.actor)
+        acted = self._spent("act", started)
+        frames = config.replay.batch * config.replay.frames
+        due = (self.steps - config.train.prefill) * config.train.ratio / frames
+        while len(self.replay) and self.learner.updates < due:
+            self._add(self.learner.update(self.walkers.next(config.replay.frames)))
+            self._show()
+        learned = self._spent("learn", acted)
+        steps, episodes = self.collector.finish()
+        self._spent("wait", learned)
+        self.steps += steps
+        for episode in episodes:
+            self._report(episode)
+        self._show()
+
+    def evaluate(self) -> None:
+        """Whole episodes on the evaluation's own seeds."""
+        started = time.perf_counter()
+        # few at once: each environment has a process and, a maze, half a gigabyte of its own
+        side_by_side = min(self.config.envs, self.config.train.eval_episodes)
+        done = evaluate(self.learner, self.config.env, self.config.train.eval_episodes, side_by_side=side_by_side)
+        returns = np.array([episode.ret for episode in done])
+        figures = {
+            "eval/return": returns.mean(),
+            "eval/return_std": returns.std(),
+            "eval/length": np.mean([episode.length for episode in done]),
+            "eval/episodes": len(done),
+        }
+        self.log.log(self.steps, figures)
+        self.progress.note(f"evaluation at {self.steps} steps: return {returns.mean():.2f} over {len(done)} episodes")
+        self._spent("evaluate", started)
+
+    def film(self) -> None:
+        """The open-loop video of the newest episode, for environments that have frames."""
+        if len(self.environments.single_observation_space.shape or ()) != 3 or not len(self.replay):
+            return
+        try:
+            episode = self.replay.get(self.replay.names()[-1])
+            openloop_video(self.learner, episode, self.folder / "videos" / "openloop.mp4")
+        except (ValueError, KeyError) as error:
+            self.progress.note(f"no video at {self.steps} steps: {error}")
+
+    def save(self) -> None:
+        """A checkpoint from which the same command goes on."""
+        tensors, meta = self.learner.snapshot()
+        generators, rng = rng_state("rng", self.random)
+        meta |= {
+            "steps": self.steps,
+            "episodes": self.finished,
+            "rng": rng,
+            "walkers": self.walkers.state_dict(),
+            "env": self.config.env,
+            "worldmodel": self.config.worldmodel.name,
+        }
+        checkpoint.save(self.folder / "checkpoints", self.steps, tensors | generators, meta, self.config.train.keep)
+
+    def close(self) -> None:
+        """Ends the environments' processes and the log."""
+        self.environments.close()
+        self.log.close()
+
+    def _resume(self) -> None:
+        found = checkpoint.load_latest(self.folder / "checkpoints")
+        if found is None:
+            self.log.truncate_after(-1)
+            return
+        self.steps, tensors, meta = found
+        self.finished = meta["episodes"]
+        self.learner.restore(tensors, meta)
+        self.walkers.load_state_dict(meta["walkers"])
+        restore_rng("rng", self.random, tensors, meta["rng"])
+        self.log.truncate_after(self.steps)
+
+    def _say_hello(self, shape: tuple[int, ...], actions: int) -> None:
+        learner, note = self.learner, self.progress.note
+        counts = [sum(p.numel() for p in m.parameters() if p.requires_grad) for m in (learner.model, learner.agent)]
+        note(f"run folder {self.folder}" + (f", taken up at step {self.steps}" if self.steps else ""))
+        note(
+            f"{self.config.worldmodel.name}: {counts[0] / 1e6:.2f}M parameters, agent {counts[1] / 1e6:.2f}M, on "
+            f"{learner.device.type} in {self.config.train.precision}, {torch.get_num_threads()} threads"
+        )
+        kind = np.dtype(np.uint8 if len(shape) == 3 else np.float32)
+        note(self.replay.describe(shape, kind, actions=actions))
+
+    def _report(self, episode: Finished) -> None:
+        self.finished += 1
+        self.last_return = episode.ret
+        self.log.log(self.steps, {"episode/return": episode.ret, "episode/length": episode.length})
+
+    def _add(self, figures: Mapping[str, torch.Tensor]) -> None:
+        """Sums figures of updates; every so often their means go to the log."""
+        for name, value in figures.items():
+            self.sums[name] += float(value)
+        self.summed += 1
+        if self.summed >= self.config.train.log_every:
+            means = {name: total / self.summed for name, total in self.sums.items()}
+            means |= {f"time/{name}": seconds for name, seconds in self.seconds.items()}
+            means |= {"updates": self.learner.updates, "skipped": self.learner.skipped}
+            self.log.log(self.steps, means)
+            self.sums.clear()
+            self.summed = 0
+
+    def _show(self) -> None:
+        frames = self.learner.updates * self.config.replay.batch * self.config.replay.frames
+        latest = getattr(self, "last_return", None)
+        self.progress.update(self.steps, self.finished, latest, self.learner.updates, frames)
+
+    def _spent(self, name: str, since: float) -> float:
+        now = time.perf_counter()
+        self.seconds[name] += now - since
+        return now
+
+
+def train(config: Config, folder: Path) -> None:
+    """The whole run; an interrupt saves first and says how to go on."""
+    warnings.showwarning = lambda message, *_: print(message)  # one line, without the place in the source
+    trainer = Trainer(config, folder)
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        trainer.save()
+        trainer.progress.note(f"interrupted at step {trainer.steps} and saved: the same command goes on from here")
+        raise
+    finally:
+        trainer.close()
