@@ -1,0 +1,1 @@
+"""Tools that read a run: each is `python -m eval.NAME`."""

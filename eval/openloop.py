@@ -1,0 +1,109 @@
+"""Open-loop prediction on episodes that training never saw: `python -m eval.openloop RUN`.
+
+Mean PSNR in dB by horizon of the model, of the last context frame repeated, of the mean training image, and of the
+model's own reconstruction, over windows in which the view changes ("moving") and over all. See `agent.openloop`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+
+import envs
+from agent.actor import Actor, RandomActor
+from agent.cli import one_line_errors
+from agent.evaluate import SEEDS
+from agent.fields import ConfigError
+from agent.learner import Learner
+from agent.openloop import predict, score
+from agent.restore import load_run
+from agent.video import openloop_video
+from replay import Episode, EpisodeBuilder, Replay
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print the table, or one JSON object, and write RUN/videos/heldout.mp4."""
+    parser = argparse.ArgumentParser(prog="python -m eval.openloop", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, runs/<name>")
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=4,
+        help="held-out episodes, under the policy and random actions in turn",
+    )
+    parser.add_argument("--horizon", type=int, default=15, help="frames predicted (default: 15)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object alone")
+    arguments = parser.parse_args(argv)
+    if arguments.episodes < 1 or arguments.horizon < 1:
+        parser.error("--episodes and --horizon want a number of 1 or more")
+    with one_line_errors():
+        config, learner, step = load_run(arguments.run)
+        if envs.kind(config.env) != "image":
+            raise ConfigError(f"{config.env} has no frames to predict")
+        mean = mean_image(Replay(arguments.run / "episodes", config.replay.capacity))
+    episodes = held_out(learner, config.env, arguments.episodes)
+    result = score([predict(learner, episode, arguments.horizon) for episode in episodes], mean)
+    openloop_video(learner, episodes[0], arguments.run / "videos" / "heldout.mp4")
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(f"{config.env} at step {step}, {len(episodes)} held-out episodes: PSNR in dB by horizon")
+        print_table(result)
+
+
+def print_table(result: dict[str, dict[str, list[float]]]) -> None:
+    """What `score` returned, a line for each answer."""
+    for name, table in result.items():
+        print(f"\n{name}, {int(table['windows'][0])} windows")
+        print("horizon       " + "".join(f"{h:6d}" for h in range(1, len(table["model"]) + 1)))
+        for row in ("model", "repeat", "mean_image", "reconstruction"):
+            print(f"{row:14s}" + "".join(f"{value:6.1f}" for value in table[row]))
+
+
+def held_out(learner: Learner, env: str, episodes: int) -> list[Episode]:
+    """Whole episodes on the evaluation's seeds, under the policy and under random actions in turn."""
+    environment = envs.make(env)
+    actions = learner.model.actions
+    try:
+        return [
+            _episode(environment, Actor(learner, 1) if i % 2 == 0 else RandomActor(actions, SEEDS + i), i, actions)
+            for i in range(episodes)
+        ]
+    finally:
+        environment.close()
+
+
+def _episode(
+    environment: gymnasium.Env,
+    policy: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    index: int,
+    actions: int,
+) -> Episode:
+    builder = EpisodeBuilder(actions)
+    frame, _ = environment.reset(seed=SEEDS + index)
+    builder.first(frame)
+    is_first = np.ones(1, bool)
+    while True:
+        action = int(policy(frame[None], is_first)[0])
+        frame, reward, terminated, truncated, _ = environment.step(action)
+        builder.add(action, frame, float(reward), terminated)
+        is_first = np.zeros(1, bool)
+        if terminated or truncated:
+            return builder.finish()
+
+
+def mean_image(replay: Replay, every: int = 10) -> torch.Tensor:
+    """The mean of every tenth training frame (H, W, C) in 0..1."""
+    frames = [replay.get(name).observation[::every] for name in replay.names()]
+    if not frames:
+        raise ConfigError("the run has no episodes")
+    return torch.from_numpy(np.concatenate(frames).mean(0) / 255).float()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
