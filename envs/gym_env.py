@@ -1,0 +1,87 @@
+"""Any registered Gymnasium environment with image or flat-vector observations and discrete actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from gymnasium.utils import RecordConstructorArgs
+from PIL import Image
+
+IMAGE_SIZE = (64, 64)
+
+
+def make_gym(id: str, **options: Any) -> gymnasium.Env:
+    """`gymnasium.make(id, **options)` with observations as the world model takes them.
+
+    Images, (H, W), (H, W, 1) or (H, W, 3) uint8, come out as (64, 64, 3) uint8; vectors, (D,) of any number
+    type, as (D,) float32.
+
+    Raises:
+        ValueError: the observations are neither images nor vectors, or the actions are not discrete from 0.
+        gymnasium.error.Error: Gymnasium cannot make the environment.
+    """
+    env = gymnasium.make(id, **options)
+    problem = _problem(env)
+    if problem:
+        env.close()
+        raise ValueError(f"gym:{id} {problem}")
+    return ImageObservation(env) if len(env.observation_space.shape or ()) > 1 else VectorObservation(env)
+
+
+def _problem(env: gymnasium.Env) -> str | None:
+    """What keeps this environment from use, as the rest of a sentence, or None."""
+    action, observation = env.action_space, env.observation_space
+    if not isinstance(action, Discrete):
+        return f"has actions {action}: only discrete actions are supported"
+    if action.start != 0:
+        return f"has actions that start at {action.start}: only actions numbered from 0 are supported"
+    if not isinstance(observation, Box):
+        return f"has observations {observation}: only images and flat vectors (Box) are supported"
+    shape = observation.shape
+    is_image = observation.dtype == np.uint8 and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)))
+    if not is_image and len(shape) != 1:
+        return (
+            f"has observations of shape {shape} and type {observation.dtype}: "
+            "only uint8 images (height, width, 1 or 3) and flat vectors are supported"
+        )
+    return None
+
+
+class ImageObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
+    """Images of any size as (64, 64, 3) uint8; grey ones have their one channel three times."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        # Recorded so that Gymnasium can make the environment again from its spec.
+        RecordConstructorArgs.__init__(self)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        self.observation_space = Box(0, 255, (*IMAGE_SIZE, 3), np.uint8)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        image = observation if observation.ndim == 3 else observation[:, :, None]  # (H, W, 1 or 3)
+        image = np.broadcast_to(image, (*image.shape[:2], 3))
+        if image.shape[:2] != IMAGE_SIZE:
+            # A box filter averages what it drops, so that small things do not vanish.
+            resized = Image.fromarray(np.ascontiguousarray(image)).resize(IMAGE_SIZE, Image.Resampling.BOX)
+            image = np.asarray(resized)
+        return image.copy()
+
+
+class VectorObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
+    """Flat vectors as float32."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        # Recorded so that Gymnasium can make the environment again from its spec.
+        RecordConstructorArgs.__init__(self)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        space = env.observation_space
+        assert isinstance(space, Box)
+        # Bounds beyond float32 become infinite, which is what they mean.
+        with np.errstate(over="ignore"):
+            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        self.observation_space = Box(low, high, dtype=np.float32)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return np.asarray(observation, dtype=np.float32)

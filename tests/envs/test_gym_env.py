@@ -1,0 +1,92 @@
+"""`gym:<id>`: what observations and actions become, and what is refused."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from gymnasium.utils.env_checker import check_env
+
+import envs
+
+
+class Fixed(gymnasium.Env):
+    """Always gives the same observation."""
+
+    def __init__(self, observation, action_space=None):
+        self._observation = observation
+        self.observation_space = Box(0, 255, observation.shape, observation.dtype)
+        self.action_space = action_space or Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observation, {}
+
+    def step(self, action):
+        return self._observation, 0.0, False, False, {}
+
+
+@pytest.fixture
+def register():
+    """Registers environments for one test; returns their `gym:` names."""
+    ids = []
+
+    def _register(*args):
+        ids.append(f"Fixed{len(ids)}-v0")
+        gymnasium.register(ids[-1], entry_point=lambda **_: Fixed(*args))
+        return f"gym:{ids[-1]}"
+
+    yield _register
+    for id in ids:
+        del gymnasium.registry[id]
+
+
+def test_cartpole_passes_the_checker():
+    env = envs.make("gym:CartPole-v1")
+    assert env.observation_space.dtype == np.float32
+    check_env(env, skip_render_check=True)
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (32, 32, 3), (210, 160, 3), (84, 84), (84, 84, 1)])
+def test_images_become_64x64x3(register, shape):
+    image = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    env = envs.make(register(image))
+    observation, _ = env.reset(seed=0)
+    assert observation in env.observation_space
+    assert observation.shape == (64, 64, 3)
+    assert abs(observation.mean() - image.mean()) < 2
+    if shape == (64, 64, 3):
+        np.testing.assert_array_equal(observation, image)
+
+
+def test_float64_vectors_become_float32(register):
+    env = envs.make(register(np.array([0.1, 0.2], np.float64)))
+    observation, _ = env.reset(seed=0)
+    assert observation in env.observation_space
+    np.testing.assert_array_equal(observation, np.array([0.1, 0.2], np.float32))
+
+
+def test_time_limits_are_kept():
+    env = envs.make("gym:CartPole-v1", max_episode_steps=3)
+    env.reset(seed=0)
+    assert [env.step(step % 2)[3] for step in range(3)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((np.zeros(2, np.float32), Box(-1, 1, (1,))), "only discrete actions"),
+        ((np.zeros(2, np.float32), Discrete(3, start=1)), "start at 1"),
+        ((np.zeros((64, 64, 3), np.float32),), "only uint8 images"),
+        ((np.zeros((64, 64, 4), np.uint8),), "only uint8 images"),
+    ],
+)
+def test_refusals_are_one_line_and_name_the_environment(register, args, says):
+    name = register(*args)
+    with pytest.raises(ValueError, match=says) as raised:
+        envs.make(name)
+    assert name in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_observations_that_are_not_arrays_are_refused():
+    with pytest.raises(ValueError, match="only images and flat vectors"):
+        envs.make("gym:Blackjack-v1")
