@@ -13,7 +13,7 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from agent.cli import one_line_errors, parse  # noqa: E402
-from agent.learner import Diverged  # noqa: E402
+from agent.learner import Diverged, check  # noqa: E402
 from agent.run import open_run  # noqa: E402
 from agent.trainer import train  # noqa: E402
 
@@ -24,6 +24,7 @@ def main(argv: list[str]) -> None:
     logging.getLogger("worldmodel").setLevel(logging.INFO)
     with one_line_errors():
         config = parse(argv)
+        check(config)
         folder = open_run(config)
         try:
             train(config, folder)

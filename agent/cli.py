@@ -17,7 +17,16 @@ import envs
 import worldmodel
 from agent import presets
 from agent.config import Config, model_config, validate
-from agent.fields import Blocks, ConfigError, did_you_mean, fields, format_blocks, parse_blocks, wanted
+from agent.fields import (
+    Blocks,
+    ConfigError,
+    did_you_mean,
+    fields,
+    format_blocks,
+    parse_blocks,
+    refusals,
+    wanted,
+)
 from agent.flatten import CheckpointError
 from agent.run import run_folder, stored_config
 
@@ -59,7 +68,9 @@ def parse(argv: Sequence[str]) -> Config:
     if stored and stored.worldmodel.name == name:
         base = stored
     else:
-        base = presets.apply(asked.preset, envs.kind(asked.env), plain)
+        with refusals():
+            kind = envs.kind(asked.env)
+        base = presets.apply(asked.preset, kind, plain)
     # The preset of a stored run is compared even where this command leaves it out: `--preset debug` once must
     # not make the plain command, later, take up a toy run.
     config = _read(options | {"preset": asked.preset}, base)

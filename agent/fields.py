@@ -4,7 +4,8 @@ import copy
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -16,6 +17,15 @@ Blocks = tuple[tuple[int, int], ...]
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; its message is one line for the person who wrote it."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What is made from a configuration says what is wrong with it by a ValueError: make that a ConfigError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+import envs
 import worldmodel
 from agent.actor_critic import ActorCritic
 from agent.checkpoint import match
 from agent.config import Config
 from agent.dream import dream
-from agent.fields import ConfigError
+from agent.fields import ConfigError, refusals
 from agent.flatten import flatten, optimizer_tensors, restore_optimizer, unflatten
 from worldmodel import Rows
 
@@ -81,27 +82,29 @@ class Learner:
             }
             out["agent/grad_norm"] = self._step(loss, self.agent, self.agent_optimizer, self.config.agent.clip)
             self.agent.follow()
-        self.updates += 1
+        self._count(bool(torch.isfinite(out.get("agent/grad_norm", torch.tensor(torch.nan)))))
         return out
 
     def _step(self, loss: Tensor, module: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
-        """Backward and one optimiser step, skipped and counted where it is not finite. -> the gradient's norm"""
+        """Backward and one optimiser step, skipped where it is not finite. -> the gradient's norm"""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], clip)
         norm = torch.where(torch.isfinite(loss.detach()), norm, torch.nan)
         if torch.isfinite(norm):
             optimizer.step()
-            self._bad = 0
-        else:
-            self.skipped += 1
-            self._bad += 1
-            if self._bad >= self.PATIENCE:
-                raise Diverged(
-                    f"{self._bad} updates in a row had a loss or gradient that is not finite "
-                    f"(update {self.updates}, {type(module).__name__}): the last checkpoint is kept"
-                )
         return norm
+
+    def _count(self, good: bool) -> None:
+        """Counts an update that was skipped, in whole or for the agent alone."""
+        self.updates += 1
+        self.skipped += not good
+        self._bad = 0 if good else self._bad + 1
+        if self._bad >= self.PATIENCE:
+            raise Diverged(
+                f"{self._bad} updates in a row had a loss or gradient that is not finite (update {self.updates}): "
+                f"the last checkpoint is kept"
+            )
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a checkpoint needs to go on from here: tensors by name, and JSON."""
@@ -139,6 +142,16 @@ class Learner:
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"model_optimizer": self.model_optimizer, "agent_optimizer": self.agent_optimizer}
+
+
+def check(config: Config) -> None:
+    """Refuses, with a ConfigError of one line, a model or an environment that cannot be made; costs no memory."""
+    with refusals():
+        environment = envs.make(config.env)
+        shape, actions = spaces(environment.observation_space, environment.action_space)
+        environment.close()
+        with torch.device("meta"):
+            worldmodel.make(config.worldmodel, shape, actions)
 
 
 def choose_device(name: str) -> torch.device:

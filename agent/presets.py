@@ -37,9 +37,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Two cores, minutes.
     "cpu": {
-        "steps": 12_000,
-        "envs": 4,
-        "train.ratio": 32.0,
+        "steps": 10_000,
+        "envs": 2,
+        "worldmodel.channels": 16,
+        "train.ratio": 48.0,
+        "train.learning_rate": 8e-4,
+        "train.eval_every": 5_000,
+        "train.eval_episodes": 2,
+        "train.save_every": 1_000,
+        "train.video_every": 2_500,
     },
     # One card, hours.
     "gpu": {
@@ -68,7 +74,34 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 OVERLAYS: dict[tuple[str, Kind], dict[str, Any]] = {
-    ("cpu", "vector"): {"worldmodel.width": 128, "train.ratio": 256.0},
+    # A small model, taught often: vectors cost little, and each update's overhead is most of its time.
+    ("cpu", "vector"): {
+        "steps": 8_000,
+        "envs": 4,
+        "worldmodel.width": 64,
+        "worldmodel.layers": 1,
+        "worldmodel.channels": 8,
+        "worldmodel.latents": 16,
+        "worldmodel.classes": 16,
+        "worldmodel.block_frames": 8,
+        "worldmodel.state": 16,
+        "worldmodel.units": 128,
+        "worldmodel.blocks": ((1, 1),),
+        "worldmodel.free_nats": 0.1,
+        "worldmodel.reconstruction_weight": 10.0,
+        "agent.units": 128,
+        "agent.entropy": 1e-3,
+        "agent.learning_rate": 1e-3,
+        "replay.batch": 16,
+        "replay.frames": 32,
+        "train.prefill": 500,
+        "train.ratio": 512.0,
+        "train.learning_rate": 1e-3,
+        "train.precision": "float32",
+        "train.log_every": 50,
+        "train.eval_every": 1_000,
+        "train.eval_episodes": 20,
+    },
     # A vector is one token: blocks have nothing to cut.
     ("gpu", "vector"): {"worldmodel.blocks": ((1, 1),), "train.ratio": 256.0},
 }

@@ -15,7 +15,7 @@ from worldmodel import latent
 from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
 from worldmodel.heads import TokenMLP, TwoHot
-from worldmodel.mamba2 import kept
+from worldmodel.mamba2 import kept, pick
 from worldmodel.mixers import BlockSSM, LocalAttention, Mixer
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
 
@@ -135,7 +135,7 @@ class LSSVWM(WorldModel):
         h, memories = self.backbone(before, rows.action * go_on, state["memory"], rows.is_first, block)
         ends = kept(T, block)
         starts = TensorDict(
-            {"memory": memories, "h": h[:, ends].to(z.dtype), "z": z[:, ends]}, batch_size=[B, len(ends)]
+            {"memory": memories, "h": pick(h, ends).to(z.dtype), "z": pick(z, ends)}, batch_size=[B, len(ends)]
         )
         index = torch.tensor(ends, device=z.device)
         return Trajectory(torch.cat([h.to(z.dtype), z], -1), starts, index, starts[:, -1]), posterior

@@ -72,7 +72,7 @@ class Mamba2(nn.Module):
         memories = TensorDict(
             {
                 "conv": torch.stack([self._tail(past, segment, end) for end in ends], 1).to(memory["conv"].dtype),
-                "ssm": states[:, [-(-(end + 1) // chunk) - 1 for end in ends]],
+                "ssm": pick(states, [-(-(end + 1) // chunk) - 1 for end in ends]),
             },
             batch_size=[b, len(ends)],
         )
@@ -100,6 +100,14 @@ def kept(length: int, every: int) -> list[int]:
     """Indices after which memory is kept: each `every`-th, and the last."""
     ends = list(range(every - 1, length, every))
     return ends if ends and ends[-1] == length - 1 else [*ends, length - 1]
+
+
+def pick(x: Tensor, indices: list[int]) -> Tensor:
+    """x[:, indices], without a copy where they are evenly spaced: states are large, and a dream picks one a frame."""
+    step = indices[1] - indices[0] if len(indices) > 1 else 1
+    if indices == list(range(indices[0], indices[-1] + 1, step)):
+        return x[:, indices[0] : indices[-1] + 1 : step]
+    return x[:, indices]
 
 
 def chunk_length(keep_every: int, most: int = 64) -> int:

@@ -80,15 +80,20 @@ def scan_torch(
     befores, states = [], []
     for i in range(c):
         befores.append(state)
-        state = state * carried[:, i, :, None, None] + added[:, i]
+        state = torch.addcmul(added[:, i], state, carried[:, i, :, None, None])
         states.append(state)
-    before = torch.stack(befores, 1).reshape(b, c, H * P, S)
+    before = _stack(befores).reshape(b, c, H * P, S)
 
     # what came before the chunk
     outside = (C @ before.to(C.dtype).transpose(-1, -2)).reshape(b, c, Q, H, P)
     outside = outside * (decay.exp() * unbroken).to(x.dtype).unsqueeze(-1)
     y = (inside.transpose(2, 3) + outside).reshape(b, c * Q, H, P)[:, :L]
-    return y.to(x.dtype), torch.stack(states, 1)
+    return y.to(x.dtype), _stack(states)
+
+
+def _stack(states: list[Tensor]) -> Tensor:
+    """(b, ...) each -> (b, c, ...); of one, which is what dreaming and acting have, without a copy."""
+    return torch.stack(states, 1) if len(states) > 1 else states[0].unsqueeze(1)
 
 
 def _scan_one(

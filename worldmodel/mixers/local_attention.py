@@ -46,11 +46,10 @@ class LocalAttention(Mixer):
 
         y = self._attend(q, past, segment, segments)
         ends = kept(T, block_frames)
-        # positions of the k - 1 frames up to each end
-        window = torch.tensor(ends, device=x.device)[:, None] + torch.arange(1, k, device=x.device)  # (K, k - 1)
+        # the k - 1 frames up to each end: (B, K, k - 1, ...)
         memories = {
-            "kv": past[:, window].to(memory["kv"].dtype),
-            "there": segments[:, window] == segment[:, ends].unsqueeze(-1),
+            "kv": torch.stack([past[:, end + 1 : end + k] for end in ends], 1).to(memory["kv"].dtype),
+            "there": torch.stack([segments[:, end + 1 : end + k] == segment[:, end, None] for end in ends], 1),
         }
         return self.out(y), TensorDict(memories, batch_size=[B, len(ends)])
 

@@ -1,0 +1,120 @@
+"""Imagined rollouts: which action leads to which frame, on a world one can count in and on a small real one."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from agent.dream import Dream, dream
+from tests.worldmodel.small import assert_equal, random_rows, small_model
+from worldmodel import Rows, State, Trajectory, WorldModel
+
+HORIZON = 5
+
+
+class Counter(WorldModel):
+    """Counts by 10, and by what the action says; its reward is the count, which ends at 100."""
+
+    actions, tokens, feature_width = 3, 1, 1
+
+    def initial(self, batch: int) -> State:
+        return TensorDict({"count": torch.zeros(batch)}, batch_size=[batch])
+
+    def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
+        return TensorDict({"count": state["count"] + 10 + action.argmax(-1)}, batch_size=state.batch_size)
+
+    def feature(self, state: State) -> Tensor:
+        return state["count"][..., None, None]
+
+    def reward(self, feature: Tensor) -> Tensor:
+        return feature[..., 0, 0]
+
+    def continues(self, feature: Tensor) -> Tensor:
+        return (feature[..., 0, 0] < 100).float()
+
+    def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
+        raise NotImplementedError
+
+    def loss(self, rows: Rows, state: State) -> tuple[dict[str, Tensor], Trajectory, dict[str, Tensor]]:
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, float]:
+        raise NotImplementedError
+
+    def decode(self, feature: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def policy(feature: Tensor) -> Tensor:
+    """(M, N, F) -> (M, A): always the same for the same feature, and not for others."""
+    return torch.nn.functional.one_hot(feature.sum((-1, -2)).mul(7).floor().long() % 3, 3).float()
+
+
+def test_an_action_leads_to_the_next_frame() -> None:
+    model, start = Counter(), TensorDict({"count": torch.tensor([0.0, 80.0])}, batch_size=[2])
+    d = dream(model, policy, start, torch.tensor([True, False]), HORIZON)
+    count = d.feature[..., 0, 0]
+    assert count[0].tolist() == [0, 80]
+    for t in range(HORIZON):
+        assert torch.equal(d.action[t], policy(d.feature[t]))  # chosen at t
+        assert torch.equal(count[t + 1], count[t] + 10 + d.action[t].argmax(-1))  # leads to t + 1
+        assert torch.equal(d.reward[t], count[t + 1])
+        assert torch.equal(d.continues[t + 1], (count[t + 1] < 100).float())
+    assert d.continues[0].tolist() == [1, 0]  # of the start, as given
+    assert len(set(d.action.argmax(-1).flatten().tolist())) > 1
+    assert start["count"].tolist() == [0, 80]
+
+
+def starts(model: WorldModel, kind: str) -> State:
+    """(2 * 2,) States with a past."""
+    torch.manual_seed(0)
+    trajectory = model.observe(random_rows(kind, 2, 7), model.initial(2))
+    return trajectory.starts.detach().reshape(-1)
+
+
+@pytest.fixture(scope="module", params=["image", "vector"])
+def dreamed(request: pytest.FixtureRequest) -> tuple[WorldModel, State, State, Dream]:
+    """A small model, where a dream began, a copy of that from before, and the dream."""
+    model = small_model("lssvwm", request.param)
+    start = starts(model, request.param)
+    before = start.clone()
+    torch.manual_seed(5)
+    alive = torch.tensor([True, True, False, True])
+    return model, start, before, dream(model, policy, start, alive, HORIZON)
+
+
+def test_shapes(dreamed: tuple[WorldModel, State, State, Dream]) -> None:
+    model, _, _, d = dreamed
+    assert d.feature.shape == (HORIZON + 1, 4, model.tokens, model.feature_width)
+    assert d.action.shape == (HORIZON, 4, 3)
+    assert d.reward.shape == (HORIZON, 4)
+    assert d.continues.shape == (HORIZON + 1, 4)
+    assert d.continues[0].tolist() == [1, 1, 0, 1]
+
+
+def test_nothing_carries_gradients(dreamed: tuple[WorldModel, State, State, Dream]) -> None:
+    model, _, _, d = dreamed
+    assert not any(x.requires_grad for x in (d.feature, d.action, d.reward, d.continues))
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_the_start_is_left_as_it_was(dreamed: tuple[WorldModel, State, State, Dream]) -> None:
+    _, start, before, _ = dreamed
+    assert_equal(start, before)
+
+
+def test_a_dream_is_its_frames_one_by_one(dreamed: tuple[WorldModel, State, State, Dream]) -> None:
+    model, start, _, d = dreamed
+    torch.manual_seed(5)
+    state = start
+    with torch.no_grad():
+        torch.testing.assert_close(d.feature[0], model.feature(start))
+        for t in range(HORIZON):
+            action = policy(model.feature(state))
+            state = model.dream(state, action)
+            feature = model.feature(state)
+            torch.testing.assert_close(d.action[t], action)
+            torch.testing.assert_close(d.feature[t + 1], feature, atol=1e-5, rtol=0)
+            torch.testing.assert_close(d.reward[t], model.reward(feature), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(d.continues[t + 1], model.continues(feature), atol=1e-5, rtol=0)
+    assert d.reward.std() > 0 and (d.feature[1:] - d.feature[:-1]).abs().amax((1, 2, 3)).min() > 0.1

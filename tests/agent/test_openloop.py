@@ -1,0 +1,80 @@
+"""Open-loop prediction: which frames are compared, what is scored, and the video that comes of it."""
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+
+from agent import presets
+from agent.config import Config
+from agent.learner import Learner
+from agent.openloop import predict, psnr, score
+from agent.video import openloop_video
+from replay import Episode
+
+
+@pytest.fixture(scope="module")
+def learner() -> Learner:
+    torch.manual_seed(0)
+    return Learner(presets.apply("debug", "image", Config()), (32, 32, 3), 4)
+
+
+def episode(rows: int) -> Episode:
+    random = np.random.default_rng(0)
+    action = np.eye(4, dtype=np.float32)[random.integers(0, 4, rows)]
+    action[0] = 0
+    return Episode(
+        observation=random.integers(0, 255, (rows, 32, 32, 3), dtype=np.uint8),
+        action=action,
+        reward=np.zeros(rows, np.float32),
+        terminated=np.zeros(rows, bool),
+    )
+
+
+def test_windows_hold_the_frames_after_each_block(learner: Learner):
+    e = episode(37)
+    windows = predict(learner, e, horizon=5, window=16)
+    block = learner.config.worldmodel.block_frames
+    assert windows.index.tolist() == [i for i in range(block - 1, 37, block) if i + 5 < 37]
+    for w, at in enumerate(windows.index.tolist()):
+        np.testing.assert_allclose(windows.context[w].numpy() * 255, e.observation[at], atol=1e-3)
+        np.testing.assert_allclose(windows.truth[w].numpy() * 255, e.observation[at + 1 : at + 6], atol=1e-3)
+    assert windows.predicted.shape == windows.reconstructed.shape == windows.truth.shape
+
+
+def test_predictions_do_not_depend_on_how_the_past_is_cut(learner: Learner):
+    learner.config.train.precision = "float32"
+    one, other = (predict(learner, episode(40), horizon=4, window=w) for w in (8, 40))
+    torch.testing.assert_close(one.predicted, other.predicted, atol=1e-3, rtol=1e-3)
+
+
+def test_an_episode_too_short_is_refused(learner: Learner):
+    with pytest.raises(ValueError, match="too short"):
+        predict(learner, episode(9), horizon=8)
+
+
+def test_psnr_by_hand():
+    a = torch.zeros(2, 4, 4, 3)
+    assert psnr(a, a + 0.1).tolist() == pytest.approx([20.0, 20.0], abs=1e-3)
+    assert psnr(a, a).tolist() == [60.0, 60.0]
+
+
+def test_score_tells_moving_windows_from_still_ones(learner: Learner):
+    windows = predict(learner, episode(40), horizon=4)
+    still = predict(learner, episode(40), horizon=4)
+    still.truth[:] = still.context.unsqueeze(1)
+    result = score([windows, still], torch.full((32, 32, 3), 0.5))
+    count = len(windows.truth)
+    assert result["moving"]["windows"] == [count]
+    assert result["all"]["windows"] == [2 * count]
+    assert result["moving"]["repeat"][-1] < 18 < result["all"]["repeat"][-1]
+    assert all(len(result["all"][name]) == 4 for name in ("model", "repeat", "mean_image", "reconstruction"))
+
+
+def test_the_video_can_be_read_back(learner: Learner, tmp_path):
+    path = tmp_path / "openloop.mp4"
+    openloop_video(learner, episode(40), path, horizon=6, windows=2, zoom=2)
+    frames = imageio.mimread(path)
+    assert len(frames) == 15 + 6
+    assert frames[0].shape == (2 * 64 + 8, 3 * 64, 3)
+    assert list(tmp_path.iterdir()) == [path]

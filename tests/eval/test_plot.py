@@ -1,0 +1,106 @@
+"""The figure of returns: drawn for full, young, empty and damaged runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agent.config import Config, save_config
+from agent.plots import REFERENCES, plot_returns, running_mean
+from eval.plot import main
+
+
+def make_run(folder: Path, returns: list[float], env: str = "MemoryMaze") -> Path:
+    folder.mkdir(parents=True)
+    save_config(Config(env=env), folder / "config.yaml")
+    rows: list[dict] = [{"step": 0, "loss": 1.0}]
+    for index, value in enumerate(returns):
+        rows.append({"step": 100 * index, "episode/return": value, "episode/length": 100})
+        if index % 4 == 3:
+            rows.append({"step": 100 * index, "eval/return": value, "eval/return_std": 0.5})
+    rows.append({"step": 9_999, "episode/return": None, "eval/return": None})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 3, "to')
+    return folder
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def has_colour(image: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((np.abs(image.astype(int) - colour) < 12).all(-1).any())
+
+
+BLUE, ORANGE = (0, 114, 178), (213, 94, 0)
+
+
+def test_several_runs_stand_in_one_figure_in_their_own_colours(tmp_path: Path, capsys):
+    one = make_run(tmp_path / "a/run", [0.0, 1.0, 2.0, 3.0, 2.0])
+    two = make_run(tmp_path / "b/run", [5.0] * 12)
+    out = tmp_path / "new folder/returns.png"
+    assert main([str(one), str(two), "--out", str(out)]) == 0
+    image = pixels(out)
+    assert has_colour(image, BLUE) and has_colour(image, ORANGE)
+    assert capsys.readouterr().out == f"{out}\n"
+    assert [path.name for path in out.parent.iterdir()] == ["returns.png"]
+
+
+def test_a_single_run_keeps_its_figure_in_its_folder(tmp_path: Path):
+    run = make_run(tmp_path / "run", [1.0] * 5)
+    assert main([str(run)]) == 0
+    image = pixels(run / "plots/returns.png")
+    assert has_colour(image, BLUE) and not has_colour(image, ORANGE)
+
+
+@pytest.mark.parametrize("returns", [[], [0.0], [0.0] * 8, [30.0] * 8, [-500.0, -200.0, -150.0, -140.0]])
+def test_any_returns_can_be_drawn(tmp_path: Path, returns: list[float]):
+    run = make_run(tmp_path / "run", returns)
+    plot_returns([run], tmp_path / "out.png")
+    assert pixels(tmp_path / "out.png").std() > 0
+
+
+def test_a_run_without_a_readable_config_is_drawn_without_references(tmp_path: Path):
+    run = make_run(tmp_path / "run", [1.0] * 5)
+    (run / "config.yaml").write_text("{")
+    plot_returns([run], tmp_path / "out.svg")
+    assert "<svg" in (tmp_path / "out.svg").read_text()
+
+
+def test_a_figure_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(tmp_path / "run", [1.0] * 5)
+    out = tmp_path / "out.png"
+    plot_returns([run], out)
+    before = out.read_bytes()
+
+    def torn(_: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", torn)
+    with pytest.raises(OSError, match="disk full"):
+        plot_returns([run], out)
+    assert out.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.png",
+        "run",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["{run}", "--out", "{run}/returns.nonsense"]])
+def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, arguments: list[str], capsys):
+    run = make_run(tmp_path / "run", [1.0])
+    assert main([argument.format(run=run) for argument in arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_running_mean():
+    assert running_mean(np.array([2.0, 4.0, 6.0, 8.0]), 2).tolist() == [2, 3, 5, 7]
+    assert running_mean(np.array([]), 2).tolist() == []
+
+
+def test_references_are_of_environments_that_exist():
+    import envs
+
+    assert REFERENCES.keys() <= set(envs.names())

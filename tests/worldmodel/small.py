@@ -1,0 +1,102 @@
+"""World models small enough to test in a blink, rows to feed them, and how trees of tensors are compared."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel import MODELS, Rows, State, WorldModel, make
+
+ACTIONS = 3
+SHAPES: dict[str, tuple[int, ...]] = {"image": (32, 32, 3), "vector": (5,)}
+BLOCK_FRAMES = 4
+
+SMALL: dict[str, dict[str, Any]] = {
+    "lssvwm": dict(
+        width=32,
+        layers=2,
+        channels=8,
+        latents=16,
+        classes=8,
+        block_frames=BLOCK_FRAMES,
+        state=8,
+        head_width=16,
+        heads=2,
+        local_frames=3,
+        units=16,
+        blocks=((1, 1), (2, 2)),
+        free_nats=0.0,  # free nats stop gradients, which the conformance suite looks for
+    ),
+}
+"""Options that make each world model small. One that is not named here is tested as it comes."""
+
+
+def small_model(name: str = "lssvwm", kind: str = "image") -> WorldModel:
+    """A small world model of this name, for `image` or `vector` observations, the same at every call.
+
+    Its weights are shaken: heads start at zero, and what hides behind a zero cannot be tested.
+    """
+    torch.manual_seed(0)
+    model = make(MODELS[name][1](**SMALL.get(name, {})), SHAPES[kind], ACTIONS)
+    shake(model, 0.1)
+    return model
+
+
+def shake(module: nn.Module, std: float) -> None:
+    """Adds noise to every parameter."""
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=random) * std)
+
+
+def random_rows(kind: str, batch: int, frames: int, seed: int = 0, firsts: Sequence[tuple[int, int]] = ()) -> Rows:
+    """Rows (batch, frames) of noise; `firsts` are the (sequence, frame) places where episodes begin."""
+    random = torch.Generator().manual_seed(seed)
+    shape = (batch, frames, *SHAPES[kind])
+    if kind == "image":
+        observation = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
+    else:
+        observation = torch.randn(shape, generator=random)
+    is_first = torch.zeros(batch, frames, dtype=torch.bool)
+    for b, t in firsts:
+        is_first[b, t] = True
+    choice = torch.randint(0, ACTIONS, (batch, frames), generator=random)
+    action = nn.functional.one_hot(choice, ACTIONS).float() * ~is_first.unsqueeze(-1)
+    return Rows(
+        observation=observation,
+        action=action,
+        reward=torch.randn(batch, frames, generator=random) * ~is_first,
+        is_first=is_first,
+        terminated=torch.rand(batch, frames, generator=random) < 0.2,
+        batch_size=[batch, frames],
+    )
+
+
+def actions(batch: int, seed: int) -> Tensor:
+    """One-hot actions (batch, A)."""
+    random = torch.Generator().manual_seed(seed)
+    return nn.functional.one_hot(torch.randint(0, ACTIONS, (batch,), generator=random), ACTIONS).float()
+
+
+def assert_close(got: State, want: State, atol: float = 1e-4) -> None:
+    """Two trees have the same leaves, of the same type and about the same values."""
+    assert set(leaves(got)) == set(leaves(want))
+    for name, leaf in leaves(want).items():
+        torch.testing.assert_close(leaves(got)[name], leaf, atol=atol, rtol=0, msg=partial(_named, name))
+
+
+def _named(name: Any, message: str) -> str:
+    return f"{name}: {message}"
+
+
+def assert_equal(got: State, want: State) -> None:
+    """Two trees are the same to the last bit."""
+    assert_close(got, want, atol=0)
+
+
+def leaves(tree: State) -> dict[Any, Tensor]:
+    """The tensors of a tree by name."""
+    return dict(tree.items(include_nested=True, leaves_only=True))

@@ -1,0 +1,37 @@
+"""A configuration that cannot be is refused when the model is made, by a message with the numbers in it."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
+from worldmodel import make
+from worldmodel.lssvwm import LSSVWMConfig
+
+IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
+    ({"blocks": ((3, 3),)}, ["3x3", "4x4"]),
+    ({"blocks": ((1, 1), (2, 3))}, ["2x3", "4x4"]),
+    ({"latents": 17}, ["17", "16"]),
+    ({"latents": 8}, ["8", "16"]),
+    ({"head_width": 24}, ["24", "64", "2 x 32"]),
+    ({"heads": 3}, ["3", "32"]),
+]
+
+
+@pytest.mark.parametrize("options, numbers", IMPOSSIBLE, ids=lambda x: str(x))
+def test_refused_with_its_numbers(options: dict[str, Any], numbers: list[str]) -> None:
+    config = dataclasses.replace(LSSVWMConfig(**SMALL["lssvwm"]), **options)
+    with pytest.raises(ValueError) as refusal:
+        make(config, SHAPES["image"], ACTIONS)
+    assert all(number in str(refusal.value) for number in numbers), str(refusal.value)
+
+
+def test_images_of_other_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="84x84"):
+        make(LSSVWMConfig(**SMALL["lssvwm"]), (84, 84, 3), ACTIONS)
+
+
+def test_a_vector_is_one_token_whatever_the_blocks_are() -> None:
+    config = LSSVWMConfig(**(SMALL["lssvwm"] | {"blocks": ((3, 3),), "latents": 7}))
+    assert make(config, SHAPES["vector"], ACTIONS).tokens == 1

@@ -1,0 +1,156 @@
+"""The Mamba-2 layer against transformers' own with the same weights; its memory; its resets."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensordict import TensorDict
+from torch import Tensor
+from transformers import Mamba2Config
+from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+from tests.worldmodel.small import assert_close, shake
+from worldmodel.mamba2 import TAPS, Mamba2, chunk_length, kept
+
+WIDTH, EXPAND, HEAD_WIDTH, STATE = 16, 2, 8, 6
+
+
+def layer(dtype: torch.dtype = torch.float64) -> Mamba2:
+    """A small layer with no weight left at a round number."""
+    torch.manual_seed(0)
+    module = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE)
+    shake(module, 0.2)
+    return module.to(dtype)
+
+
+def reference(module: Mamba2, chunk: int) -> Mamba2Mixer:
+    """transformers' layer with the same weights, by name."""
+    config = Mamba2Config(
+        num_heads=EXPAND * WIDTH // HEAD_WIDTH,
+        head_dim=HEAD_WIDTH,
+        hidden_size=WIDTH,
+        state_size=STATE,
+        expand=EXPAND,
+        n_groups=1,
+        conv_kernel=TAPS,
+        use_bias=False,
+        use_conv_bias=True,
+        chunk_size=chunk,
+        num_hidden_layers=1,
+    )
+    mixer = Mamba2Mixer(config, layer_idx=0).to(module.D.dtype).eval()
+    mixer.load_state_dict(module.state_dict(), strict=True)
+    return mixer
+
+
+def noise(b: int, L: int, seed: int = 0) -> Tensor:
+    """(b, L, D) float64"""
+    return torch.randn(b, L, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def never(b: int, L: int) -> Tensor:
+    """(b, L): no reset."""
+    return torch.zeros(b, L, dtype=torch.bool)
+
+
+def lived(module: Mamba2, b: int) -> TensorDict:
+    """A memory that has seen something."""
+    return module(noise(b, 9, seed=5), module.initial(b), never(b, 9), 9)[1][:, -1]
+
+
+@pytest.mark.parametrize("length, keep_every", [(1, 1), (3, 4), (32, 8), (37, 8), (130, 128)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@torch.no_grad()
+def test_same_as_transformers(length: int, keep_every: int, dtype: torch.dtype) -> None:
+    module = layer(dtype)
+    u = noise(2, length).to(dtype)
+    y, _ = module(u, module.initial(2), never(2, length), keep_every)
+    want = reference(module, chunk=16)(u)
+    assert y.dtype == dtype
+    assert want.abs().max() > 0.1
+    torch.testing.assert_close(y, want, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 12), st.data())
+@torch.no_grad()
+def test_memory_carried_in_pieces_is_the_whole(length: int, keep_every: int, data: st.DataObject) -> None:
+    module = layer()
+    u, reset = noise(2, length), never(2, length)
+    reset.view(-1)[list(data.draw(st.sets(st.integers(0, 2 * length - 1), max_size=4)))] = True
+    cuts = sorted(data.draw(st.sets(st.integers(1, length), max_size=3)) | {0, length})
+    start = lived(module, 2)
+    whole, memories = module(u, start, reset, keep_every)
+    memory, pieces = start, []
+    for a, b in zip(cuts, cuts[1:], strict=False):
+        y, kept_memories = module(u[:, a:b], memory, reset[:, a:b], 5)
+        memory = kept_memories[:, -1]
+        pieces.append(y)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-10, rtol=0)
+    assert_close(memory, memories[:, -1], atol=1e-10)
+
+
+@torch.no_grad()
+def test_each_kept_memory_is_that_of_a_prefix() -> None:
+    module = layer()
+    u, reset = noise(2, 11), never(2, 11)
+    reset[0, 3] = reset[1, 5] = reset[1, 6] = True
+    memories = module(u, lived(module, 2), reset, 4)[1]
+    assert memories.batch_size == (2, 3)
+    for k, end in enumerate(kept(11, 4)):
+        prefix = module(u[:, : end + 1], lived(module, 2), reset[:, : end + 1], 100)[1]
+        assert_close(memories[:, k], prefix[:, -1], atol=1e-10)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 6, 8])
+@torch.no_grad()
+def test_a_reset_is_a_fresh_start(at: int) -> None:
+    module = layer()
+    u, reset = noise(1, 9), never(1, 9)
+    reset[:, at] = True
+    y, memories = module(u, lived(module, 1), reset, 4)
+    fresh, fresh_memories = module(u[:, at:], module.initial(1), never(1, 9 - at), 4)
+    torch.testing.assert_close(y[:, at:], fresh, atol=1e-10, rtol=0)
+    assert_close(memories[:, -1], fresh_memories[:, -1], atol=1e-10)
+
+
+@torch.no_grad()
+def test_the_taps_of_the_convolution_do_not_reach_over_a_reset() -> None:
+    module = layer()
+    module.A_log.add_(20)  # the scan forgets at once: what is left of the past is the convolution's
+    u, reset = noise(1, 8), never(1, 8)
+    other = u.clone()
+    other[:, 3] += 1
+
+    def changed(reset: Tensor) -> list[int]:
+        a, b = (module(v, module.initial(1), reset, 8)[0] for v in (u, other))
+        return [t for t in range(8) if (a - b)[:, t].abs().max() > 1e-6]
+
+    assert changed(reset) == [3, 4, 5, 6]  # four taps
+    reset[:, 5] = True
+    assert changed(reset) == [3, 4]
+
+
+@torch.no_grad()
+def test_forward_changes_no_memory_in_place() -> None:
+    module = layer()
+    memory = lived(module, 1)
+    before = memory.clone()
+    module(noise(1, 5), memory, never(1, 5), 2)
+    assert_close(memory, before, atol=0)
+
+
+def test_kept() -> None:
+    assert kept(8, 4) == [3, 7]
+    assert kept(10, 4) == [3, 7, 9]
+    assert kept(3, 4) == [2]
+    assert kept(3, 1) == [0, 1, 2]
+    assert kept(1, 1) == [0]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(1, 64))
+def test_chunk_length_is_the_largest_divisor(keep_every: int, most: int) -> None:
+    length = chunk_length(keep_every, most)
+    assert length <= most and keep_every % length == 0
+    assert not any(keep_every % n == 0 for n in range(length + 1, min(most, keep_every) + 1))

@@ -1,0 +1,170 @@
+"""Frames to tokens and back: shapes, which token is where, the similarity measure, normalisation."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.worldmodel.small import shake
+from worldmodel.norm import RunningNorm
+from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer, ssim
+
+FEATURES = 10
+
+
+def image_tokenizer(size: int = 32, colours: int = 3) -> ImageTokenizer:
+    """A small image tokenizer."""
+    torch.manual_seed(0)
+    return ImageTokenizer((size, size, colours), 4, FEATURES)
+
+
+def images(*lead: int, size: int = 32, colours: int = 3, seed: int = 0) -> Tensor:
+    """(..., size, size, colours) uint8"""
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (*lead, size, size, colours), generator=random, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_shapes_of_images(size: int, colours: int) -> None:
+    tokenizer = image_tokenizer(size, colours)
+    frames = images(2, 3, size=size, colours=colours)
+    tokens = tokenizer.encode(frames)
+    assert tokens.shape == (2, 3, 16, tokenizer.width)
+    feature = torch.randn(2, 3, 16, FEATURES)
+    assert tokenizer.decode(feature).shape == frames.shape
+    torch.testing.assert_close(tokenizer.encode(frames[1]), tokens[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(tokenizer.decode(feature)[1], tokenizer.decode(feature[1]), atol=1e-5, rtol=0)
+    tokenizer.update(frames)
+
+
+@pytest.mark.parametrize("shape", [(48, 48, 3), (32, 64, 3), (8, 8, 3), (84, 84, 1), (4, 4, 3)])
+def test_sizes_that_do_not_halve_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=f"{shape[0]}x{shape[1]}"):
+        ImageTokenizer(shape, 4, FEATURES)
+
+
+def test_tokens_stand_row_by_row() -> None:
+    """Top right is token 3, bottom left token 12, going in and coming out."""
+    tokenizer = image_tokenizer()
+    corners = {3: (slice(0, 4), slice(28, 32)), 12: (slice(28, 32), slice(0, 4))}
+    frame, feature = images(1), torch.randn(1, 16, FEATURES)
+    for here, elsewhere in ((3, 12), (12, 3)):
+        other = frame.clone()
+        other[:, *corners[here]] = 255 - other[:, *corners[here]]
+        gap = (tokenizer.encode(other) - tokenizer.encode(frame)).abs().amax((0, 2))
+        assert gap[here] > 1e-4 and gap[elsewhere] == 0
+        moved = feature.clone()
+        moved[:, here] += 1
+        change = (tokenizer.decode(moved) - tokenizer.decode(feature)).abs()
+        assert change[:, *corners[here]].max() > 1e-4 and change[:, *corners[elsewhere]].max() == 0
+
+
+def test_losses_of_images() -> None:
+    tokenizer = image_tokenizer()
+    frames, feature = images(2, 3), torch.randn(2, 3, 16, FEATURES)
+    squared, unlike = tokenizer.losses(feature, frames)
+    gap = tokenizer.decode(feature).detach().numpy() - frames.numpy() / 255
+    np.testing.assert_allclose(squared.item(), (gap**2).sum() / 6, rtol=1e-4)
+    decoded = tokenizer.decode(feature)
+    torch.testing.assert_close(unlike, 1 - ssim(decoded, frames / 255))
+    assert 0 < unlike < 2
+
+
+def test_an_image_can_be_learnt() -> None:
+    """Decoder and losses agree on scale and layout: one frame is soon told from its features."""
+    tokenizer = image_tokenizer(size=16)
+    frame = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
+    frame[:, :8, :, 0] = 255
+    frame[:, :, 4:, 1] = 128
+    feature = torch.randn(1, 16, FEATURES)
+    optimizer = torch.optim.Adam(tokenizer.parameters(), lr=2e-2)
+    for _ in range(40):
+        squared, unlike = tokenizer.losses(feature, frame)
+        optimizer.zero_grad()
+        (squared / frame.numel() + 0.1 * unlike).backward()
+        optimizer.step()
+    assert (tokenizer.decode(feature) - frame / 255).abs().mean() < 0.1
+
+
+def naive_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """One window at a time (Wang et al. 2004, equation 13)."""
+    values = []
+    for x, y in zip(a.mean(-1), b.mean(-1), strict=True):
+        for i in range(0, x.shape[0] - 7, 4):
+            for j in range(0, x.shape[1] - 7, 4):
+                p, q = x[i : i + 8, j : j + 8], y[i : i + 8, j : j + 8]
+                covariance = ((p - p.mean()) * (q - q.mean())).mean()
+                top = (2 * p.mean() * q.mean() + 1e-4) * (2 * covariance + 9e-4)
+                values.append(top / ((p.mean() ** 2 + q.mean() ** 2 + 1e-4) * (p.var() + q.var() + 9e-4)))
+    return float(np.mean(values))
+
+
+def test_ssim_against_windows_by_hand() -> None:
+    a = images(3, size=24).double() / 255
+    b = (a + images(3, size=24, seed=1) / 255) / 2
+    np.testing.assert_allclose(ssim(a, b).item(), naive_ssim(a.numpy(), b.numpy()), rtol=1e-9)
+
+
+def test_ssim_of_plain_images() -> None:
+    a = images(2, size=16).double() / 255
+    assert ssim(a, a).item() == pytest.approx(1.0)
+    dark, light = torch.full((1, 8, 8, 1), 0.2), torch.full((1, 8, 8, 1), 0.6)
+    assert ssim(dark, light).item() == pytest.approx((2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4), rel=1e-3)
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2
+    board = board.reshape(1, 8, 8, 1).double()  # mean 1/2, variance 1/4: its negative has covariance -1/4
+    assert ssim(board, 1 - board).item() == pytest.approx((-0.5 + 9e-4) / (0.5 + 9e-4))
+
+
+def test_shapes_of_vectors() -> None:
+    tokenizer = VectorTokenizer((5,), 4, FEATURES)
+    x = torch.randn(2, 3, 5)
+    assert tokenizer.encode(x).shape == (2, 3, 1, tokenizer.width)
+    feature = torch.randn(2, 3, 1, FEATURES)
+    assert tokenizer.decode(feature).shape == (2, 3, 5)
+    squared, nothing = tokenizer.losses(feature, x)
+    assert squared.shape == () and squared > 0 and nothing == 0
+
+
+def test_vectors_are_decoded_in_their_own_units() -> None:
+    torch.manual_seed(0)
+    tokenizer = VectorTokenizer((2,), 4, FEATURES)
+    shake(tokenizer, 0.1)
+    far = torch.tensor([1e4, -3.0]) + torch.randn(500, 2) * torch.tensor([100.0, 0.01])
+    tokenizer.update(far)
+    feature = torch.randn(500, 1, FEATURES)
+    decoded = tokenizer.decode(feature)
+    # the error that is learnt from is zero just where the decoded vector is the observed one
+    assert tokenizer.losses(feature, decoded.detach())[0] < 1e-4
+    assert tokenizer.losses(feature, far)[0] > 0.1
+    assert ((decoded.mean(0) - torch.tensor([1e4, -3.0])).abs() < torch.tensor([300.0, 0.03])).all()
+    assert tokenizer.encode(far).abs().max() < 100
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(-100, 100), st.integers(0, 1000))
+def test_running_moments_are_those_of_all_that_was_seen(sizes: list[int], offset: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = (random.normal(size=(sum(sizes), 3)) * [0.5, 5, 50] + [0, offset, 7]).astype(np.float32)
+    norm = RunningNorm(3)
+    for part in np.split(x, np.cumsum(sizes)[:-1]):
+        norm.update(torch.from_numpy(part))
+    assert norm.count == len(x)
+    np.testing.assert_allclose(norm.mean.numpy(), x.mean(0, dtype=np.float64), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(norm.square.sqrt().numpy(), x.std(0, dtype=np.float64), rtol=1e-3, atol=1e-4)
+    if len(x) > 1:
+        normal = (x - x.mean(0)) / x.std(0).clip(1e-6)
+        np.testing.assert_allclose(norm(torch.from_numpy(x)).numpy(), normal, rtol=1e-2, atol=1e-2)
+        there_and_back = norm.inverse(norm(torch.from_numpy(x))).numpy()
+        np.testing.assert_allclose(there_and_back, x, rtol=1e-4, atol=1e-3)
+
+
+def test_normalisation_before_any_data_and_of_constants() -> None:
+    norm = RunningNorm(2)
+    x = torch.randn(4, 2)
+    torch.testing.assert_close(norm(x), x)
+    norm.update(torch.full((2, 3, 2), 7.0))  # any leading axes
+    assert norm.count == 6 and torch.equal(norm(torch.full((2,), 7.0)), torch.zeros(2))
+    assert norm(x).isfinite().all()
