@@ -1,4 +1,4 @@
-"""The open-loop video: truth, prediction and error side by side; a coloured bar tells context from prediction."""
+"""Open-loop prediction to look at: a video in which a coloured bar tells context from prediction, and a strip."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from agent.files import replace_atomically
 from agent.learner import Learner
-from agent.openloop import predict
+from agent.openloop import MOVING_DB, Windows, predict, psnr
 from replay import Episode
 
 CONTEXT, PREDICTED = (60, 160, 60), (215, 120, 30)
@@ -45,3 +45,20 @@ def openloop_video(
     height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2  # the codec wants even sizes
     frames = frames[:, :height, :width]
     replace_atomically(path, lambda out: imageio.mimwrite(out, list(frames), fps=8, quality=7, macro_block_size=1))
+
+
+def openloop_strip(windows: Windows, path: Path, every: int = 2, zoom: int = 2) -> None:
+    """Writes a PNG of one window, the middling one by its last frame's PSNR among those that move.
+
+    Columns: the last context frame, then every `every`-th imagined one; rows: truth, model, error.
+    """
+    moved = psnr(windows.context, windows.truth[:, -1]) < MOVING_DB
+    candidates = moved.nonzero().flatten() if moved.any() else torch.arange(len(moved))
+    order = psnr(windows.predicted[candidates, -1], windows.truth[candidates, -1]).argsort()
+    w = candidates[order[len(order) // 2]]
+    context = windows.context[w].unsqueeze(0)
+    truth, model = (torch.cat([context, x[w, ::every]]).cpu() for x in (windows.truth, windows.predicted))
+    gap = torch.ones(len(truth), truth.shape[1], 2, truth.shape[3])  # white lines between the columns
+    rows = [torch.cat([x, gap], 2).transpose(0, 1).flatten(1, 2) for x in (truth, model, (truth - model).abs())]
+    strip = (torch.cat(rows).numpy() * 255).round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)
+    replace_atomically(path, lambda out: imageio.imwrite(out, strip.squeeze()))

@@ -22,12 +22,12 @@ from agent.fields import ConfigError
 from agent.learner import Learner
 from agent.openloop import predict, score
 from agent.restore import load_run
-from agent.video import openloop_video
+from agent.video import openloop_strip, openloop_video
 from replay import Episode, EpisodeBuilder, Replay
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print the table, or one JSON object, and write RUN/videos/heldout.mp4."""
+    """Print the table, or one JSON object, and write RUN/plots/openloop.png and RUN/videos/heldout.mp4."""
     parser = argparse.ArgumentParser(prog="python -m eval.openloop", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, runs/<name>")
     parser.add_argument(
@@ -47,8 +47,10 @@ def main(argv: Sequence[str]) -> None:
             raise ConfigError(f"{config.env} has no frames to predict")
         mean = mean_image(Replay(arguments.run / "episodes", config.replay.capacity))
     episodes = held_out(learner, config.env, arguments.episodes)
-    result = score([predict(learner, episode, arguments.horizon) for episode in episodes], mean)
-    openloop_video(learner, episodes[0], arguments.run / "videos" / "heldout.mp4")
+    windows = [predict(learner, episode, arguments.horizon) for episode in episodes]
+    result = score(windows, mean)
+    openloop_strip(windows[-1], arguments.run / "plots" / "openloop.png")
+    openloop_video(learner, episodes[-1], arguments.run / "videos" / "heldout.mp4")
     if arguments.json:
         print(json.dumps(result))
     else:

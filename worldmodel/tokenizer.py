@@ -22,7 +22,7 @@ class ImageTokenizer(nn.Module):
         super().__init__()
         size, _, colours = shape
         halvings = (size // GRID).bit_length() - 1
-        if shape[0] != shape[1] or GRID << halvings != size or halvings < 2:
+        if shape[0] != shape[1] or GRID << halvings != size or not 2 <= halvings <= 5:
             raise ValueError(f"images of {shape[0]}x{shape[1]} pixels: want square ones of 16, 32, 64 or 128")
         self.shape = shape
         widths = [channels << i for i in range(halvings)]  # from the finest grid to the coarsest

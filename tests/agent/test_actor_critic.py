@@ -139,19 +139,26 @@ def test_the_policy_keeps_a_share_of_the_uniform() -> None:
 def test_the_policy_s_gradient_is_reinforce_with_an_entropy_bonus() -> None:
     """Against a sum over steps by hand, for one parameter vector: the bias of the last layer."""
     actor, dream = agent(entropy=0.1, unimix=0.0), random_dream()
+    with torch.no_grad():  # values start at zero: move them, on the bins next to zero alone
+        actor.critic.out.bias[:] = -50
+        actor.critic.out.bias[125:132] = 0
+        actor.critic.out.weight[125:132] += torch.randn(7, 32) * 0.3
     got = gradients(actor, dream)["actor.out.bias"]
     with torch.no_grad():
-        probs = actor.policy(dream.feature[:-1]).exp()  # values start at zero
+        probs = actor.policy(dream.feature[:-1]).exp()
+        value = actor.twohot.mean(actor.critic(dream.feature))
+    assert value.std() > 0.05
+    lam = actor.config.lam
     want = torch.zeros(A)
     for m in range(M):
-        ahead = 0.0
+        ahead = value[H, m]
         for t in reversed(range(H)):
-            ahead = float(dream.reward[t, m]) + 0.5 * actor.config.lam * ahead
+            ahead = dream.reward[t, m] + 0.5 * ((1 - lam) * value[t + 1, m] + lam * ahead)
             p = probs[t, m]
             score = dream.action[t, m] - p
             surprise = -(p.log() + 1)
             entropy = p * (surprise - (p * surprise).sum())
-            want -= 0.5**t * (score * ahead + 0.1 * entropy) / (H * M)
+            want -= 0.5**t * (score * (ahead - value[t, m]) + 0.1 * entropy) / (H * M)
     torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
 
 

@@ -9,7 +9,7 @@ from agent import presets
 from agent.config import Config
 from agent.learner import Learner
 from agent.openloop import predict, psnr, score
-from agent.video import openloop_video
+from agent.video import openloop_strip, openloop_video
 from replay import Episode
 
 
@@ -78,3 +78,8 @@ def test_the_video_can_be_read_back(learner: Learner, tmp_path):
     assert len(frames) == 15 + 6
     assert frames[0].shape == (2 * 64 + 8, 3 * 64, 3)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_strip_shows_context_and_predictions(learner: Learner, tmp_path):
+    openloop_strip(predict(learner, episode(40), horizon=5), tmp_path / "strip.png", every=2, zoom=1)
+    assert imageio.imread(tmp_path / "strip.png").shape == (3 * 32, (1 + 3) * (32 + 2), 3)

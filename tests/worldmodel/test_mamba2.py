@@ -10,7 +10,7 @@ from transformers import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from tests.worldmodel.small import assert_close, shake
-from worldmodel.mamba2 import TAPS, Mamba2, chunk_length, kept
+from worldmodel.mamba2 import TAPS, Mamba2, chunk_length, kept, pick
 
 WIDTH, EXPAND, HEAD_WIDTH, STATE = 16, 2, 8, 6
 
@@ -154,3 +154,9 @@ def test_chunk_length_is_the_largest_divisor(keep_every: int, most: int) -> None
     length = chunk_length(keep_every, most)
     assert length <= most and keep_every % length == 0
     assert not any(keep_every % n == 0 for n in range(length + 1, min(most, keep_every) + 1))
+
+
+@pytest.mark.parametrize("indices", [[0], [9], [3, 7], [3, 7, 9], [0, 1, 2], [2, 5, 8, 9], list(range(10))])
+def test_pick_is_indexing(indices: list[int]) -> None:
+    x = torch.arange(20).reshape(2, 10)
+    assert torch.equal(pick(x, indices), x[:, indices])

@@ -1,0 +1,131 @@
+"""The losses of LSSVWM: their values from the features they are of, and what each of them teaches."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Categorical, kl_divergence
+
+from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, random_rows, shake
+from worldmodel import Losses, Rows, Trajectory
+from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+from worldmodel.tokenizer import ssim
+
+B, T = 2, 9
+
+
+def make(**options: object) -> LSSVWM:
+    """Small, on images."""
+    torch.manual_seed(0)
+    model = LSSVWM(LSSVWMConfig(**(SMALL["lssvwm"] | options)), SHAPES["image"], ACTIONS)
+    shake(model, 0.1)
+    return model
+
+
+def rows() -> Rows:
+    """With episodes that begin and end."""
+    return random_rows("image", B, T, firsts=[(0, 4), (1, 0)])
+
+
+def losses(model: LSSVWM) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
+    """From the empty State."""
+    torch.manual_seed(0)
+    return model.loss(rows(), model.initial(B))
+
+
+def test_the_values_of_losses() -> None:
+    model, given = make(), rows()
+    with torch.no_grad():
+        got, trajectory, figures = losses(model)
+        feature = trajectory.feature
+        truth = given.observation / 255
+        decoded = model.decode(feature)
+        posterior = Categorical(logits=model._log_probs(model.posterior(model.tokenizer.encode(given.observation))))
+        prior = Categorical(logits=model._log_probs(model.prior(feature[..., :32])))
+        divergence = kl_divergence(posterior, prior).sum((-1, -2)).mean()
+        states = [trajectory.starts["memory", str(i), "0", "ssm"] for i in range(2)]
+        want = {
+            "reconstruction": ((decoded - truth) ** 2).sum() / (B * T),
+            "perceptual": 1 - ssim(decoded, truth),
+            "dynamics": divergence,
+            "representation": divergence,
+            "reward": model.twohot.loss(model.reward_head(feature), given.reward).mean(),
+            "continue": F.binary_cross_entropy(model.continues(feature), (~given.terminated).float()),
+            "state": torch.stack([0.5 * (s.var() + s.mean() ** 2 - 1 - (s.var() + 1e-6).log()) for s in states]).mean(),
+        }
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        torch.testing.assert_close(got[name], value, atol=1e-4, rtol=1e-4, msg=name)
+        assert value > 0, name
+    torch.testing.assert_close(figures["surprise"], divergence, atol=1e-4, rtol=1e-4)
+    entropy = posterior.entropy().sum((-1, -2)).mean()
+    torch.testing.assert_close(figures["entropy/posterior"], entropy, atol=1e-4, rtol=1e-4)
+
+
+TAUGHT = {
+    "reconstruction": {"encoder", "decoder", "posterior", "backbone"},
+    "perceptual": {"encoder", "decoder", "posterior", "backbone"},
+    "dynamics": {"encoder", "posterior", "backbone", "prior"},  # through the latents that memory reads
+    "representation": {"encoder", "posterior"},
+    "reward": {"encoder", "posterior", "backbone", "reward_head"},
+    "continue": {"encoder", "posterior", "backbone", "continue_head"},
+    "state": {"encoder", "posterior", "backbone"},
+}
+
+
+@pytest.mark.parametrize("name", list(TAUGHT))
+def test_what_each_loss_teaches(name: str) -> None:
+    model = make()
+    losses(model)[0][name].backward()
+    reached = set()
+    for path, parameter in model.named_parameters():
+        part = path.split(".")
+        if parameter.grad is not None and parameter.grad.any():
+            reached.add({"unembed": "decoder"}.get(part[1], part[1]) if part[0] == "tokenizer" else part[0])
+    assert reached == TAUGHT[name]
+
+
+def test_free_nats_stop_the_divergence() -> None:
+    model = make(free_nats=1000.0)
+    got = losses(model)[0]
+    assert got["dynamics"] == got["representation"] == 1000
+    got["dynamics"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_weights_are_the_configuration_s() -> None:
+    assert (
+        make(state_weight=7.0, reward_weight=3.0).weights() | {"state": 7.0, "reward": 3.0}
+        == make(state_weight=7.0, reward_weight=3.0).weights()
+    )
+
+
+def test_a_prediction_can_be_learnt() -> None:
+    """Rows whose reward and next frame the action decides: after some updates the dream says so too."""
+    torch.manual_seed(0)
+    config = LSSVWMConfig(**(SMALL["lssvwm"] | {"free_nats": 0.1}))
+    model = LSSVWM(config, SHAPES["vector"], ACTIONS)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    values = torch.eye(ACTIONS, SHAPES["vector"][0]) * 2
+
+    def experience() -> Rows:
+        out = random_rows("vector", 8, 8)
+        choice = torch.randint(0, ACTIONS, (8, 8))
+        out.action = F.one_hot(choice, ACTIONS).float()
+        out.observation, out.reward = values[choice], choice.float()
+        out.terminated = torch.zeros(8, 8, dtype=torch.bool)
+        return out
+
+    for _ in range(80):
+        got, trajectory, _ = model.loss(experience(), model.initial(8))
+        loss = torch.stack([got[name] * weight for name, weight in model.weights().items()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        start = trajectory.final[:ACTIONS]
+        state = model.dream(start, torch.eye(ACTIONS), mode=True)
+        feature = model.feature(state)
+        assert (model.reward(feature) - torch.arange(3)).abs().max() < 0.4
+        assert (model.decode(feature) - values).abs().mean() < 0.3
+        assert model.continues(feature).min() > 0.8
