@@ -8,9 +8,9 @@ import logging
 import os
 import sys
 
-# Idle threads sleep: spinning ones would take the core that an environment's process is waiting for. Read by
-# OpenMP when torch is imported, hence before it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for work spin a few microseconds and then sleep: ones that spin on would take the core that an
+# environment's process needs. Read by OpenMP when torch is imported, hence before it.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from agent.cli import one_line_errors, parse  # noqa: E402
 from agent.learner import Diverged, check  # noqa: E402

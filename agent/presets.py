@@ -74,9 +74,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 OVERLAYS: dict[tuple[str, Kind], dict[str, Any]] = {
+    # A maze's episodes are 1,000 steps: one of each environment's must end before there is anything to learn from.
+    ("debug", "image"): {"steps": 2_100, "train.ratio": 2.0, "train.eval_every": 2_100, "train.save_every": 1_000},
     # A small model, taught often: vectors cost little, and each update's overhead is most of its time.
     ("cpu", "vector"): {
-        "steps": 8_000,
+        "steps": 6_000,
         "envs": 4,
         "worldmodel.width": 64,
         "worldmodel.layers": 1,
@@ -95,9 +97,10 @@ OVERLAYS: dict[tuple[str, Kind], dict[str, Any]] = {
         "replay.batch": 16,
         "replay.frames": 32,
         "train.prefill": 500,
-        "train.ratio": 512.0,
+        "train.ratio": 384.0,
         "train.learning_rate": 1e-3,
         "train.precision": "float32",
+        "train.threads": 1,
         "train.log_every": 50,
         "train.eval_every": 1_000,
         "train.eval_episodes": 20,

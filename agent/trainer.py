@@ -52,7 +52,7 @@ class Trainer:
         self.steps = self.finished = 0
         self.log = RunLog(folder, config.wandb, config)
         self._resume()
-        seed = int(np.random.SeedSequence([config.seed, self.steps]).generate_state(1)[0]) % SEEDS
+        seed = int(np.random.SeedSequence([config.seed, self.steps]).generate_state(1)[0]) % (SEEDS // 2)
         self.collector = Collector(self.environments, self.replay, actions, seed)
         self.actor = Actor(self.learner, config.envs)
         self.explorer = RandomActor(actions, seed)

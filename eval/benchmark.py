@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 # as train_agent.py does, before torch is imported
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch  # noqa: E402
 

@@ -1,0 +1,20 @@
+"""The update benchmark counts real work and says what it measured."""
+
+import torch
+
+from eval.bench_update import bench_update, gemm_peak, print_table
+
+
+def test_the_figures_agree_with_each_other(capsys):
+    result = bench_update("debug", repeats=1, batch=2, frames=16)
+    assert result["frames_per_s"] * result["seconds_per_update"] == 32
+    share = result["gflop_per_update"] / result["seconds_per_update"] / result["gemm_peak_gflop_per_s"]
+    assert abs(result["share_of_gemm_peak"] - share) < 1e-9
+    # two frames' convolutions alone are more than this; a forward pass that was not counted would fall below
+    assert result["gflop_per_update"] > 0.1
+    print_table(result)
+    assert "frames_per_s" in capsys.readouterr().out
+
+
+def test_the_peak_is_that_of_a_matrix_product():
+    assert 1e9 < gemm_peak(torch.device("cpu"), torch.float32, size=256) < 1e15
