@@ -21,10 +21,13 @@ class ConfigError(ValueError):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What is made from a configuration says what is wrong with it by a ValueError: make that a ConfigError."""
+    """What cannot be made of a configuration on this machine becomes a ConfigError.
+
+    Models and environments say what is wrong by a ValueError, and what is missing (OpenGL) by a RuntimeError.
+    """
     try:
         yield
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise ConfigError(str(error)) from None
 
 
