@@ -49,7 +49,8 @@ class Trainer:
         self.learner = Learner(config, shape, actions)
         self.replay = Replay(folder / "episodes", config.replay.capacity)
         self.walkers = Walkers(self.replay, config.replay.batch, config.seed)
-        self.steps = self.finished = 0
+        self.steps = 0
+        self.last_return: float | None = None
         self.log = RunLog(folder, config.wandb, config)
         self._resume()
         seed = int(np.random.SeedSequence([config.seed, self.steps]).generate_state(1)[0]) % (SEEDS // 2)
@@ -136,7 +137,6 @@ class Trainer:
         generators, rng = rng_state("rng", self.random)
         meta |= {
             "steps": self.steps,
-            "episodes": self.finished,
             "rng": rng,
             "walkers": self.walkers.state_dict(),
             "env": self.config.env,
@@ -155,7 +155,6 @@ class Trainer:
             self.log.truncate_after(-1)
             return
         self.steps, tensors, meta = found
-        self.finished = meta["episodes"]
         self.learner.restore(tensors, meta)
         self.walkers.load_state_dict(meta["walkers"])
         restore_rng("rng", self.random, tensors, meta["rng"])
@@ -173,7 +172,6 @@ class Trainer:
         note(self.replay.describe(shape, kind, actions=actions))
 
     def _report(self, episode: Finished) -> None:
-        self.finished += 1
         self.last_return = episode.ret
         self.log.log(self.steps, {"episode/return": episode.ret, "episode/length": episode.length})
 
@@ -192,8 +190,7 @@ class Trainer:
 
     def _show(self) -> None:
         frames = self.learner.updates * self.config.replay.batch * self.config.replay.frames
-        latest = getattr(self, "last_return", None)
-        self.progress.update(self.steps, self.finished, latest, self.learner.updates, frames)
+        self.progress.update(self.steps, self.replay.episodes, self.last_return, self.learner.updates, frames)
 
     def _spent(self, name: str, since: float) -> float:
         now = time.perf_counter()
