@@ -63,7 +63,8 @@ class Mamba2(nn.Module):
         x = x.unflatten(-1, (self.heads, self.head_width))  # (b, L, H, P)
         dt = F.softplus(dt.to(self.dt_bias.dtype) + self.dt_bias)  # (b, L, H)
 
-        chunk = chunk_length(keep_every)
+        # the torch scan is quickest with short chunks on a CPU; a GPU's kernel is called once a chunk
+        chunk = chunk_length(keep_every, 256 if u.is_cuda else 32)
         y, states = scan(x, dt, -self.A_log.exp(), B, C, memory["ssm"], reset, chunk)
         y = (y + x * self.D.to(x.dtype).unsqueeze(-1)).flatten(2)  # (b, L, I)
         y = self.out_proj(self.norm(y * F.silu(z)))
@@ -110,6 +111,6 @@ def pick(x: Tensor, indices: list[int]) -> Tensor:
     return x[:, indices]
 
 
-def chunk_length(keep_every: int, most: int = 64) -> int:
+def chunk_length(keep_every: int, most: int) -> int:
     """The largest divisor of `keep_every` up to `most`, so that every kept state is some chunk's last."""
     return max(n for n in range(1, min(keep_every, most) + 1) if keep_every % n == 0)
