@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import imageio.v2 as imageio
+import imageio.v3 as imageio
 import numpy as np
 import torch
 
@@ -44,7 +44,7 @@ def openloop_video(
     frames = np.concatenate([bar, frames], 1)
     height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2  # the codec wants even sizes
     frames = frames[:, :height, :width]
-    replace_atomically(path, lambda out: imageio.mimwrite(out, list(frames), fps=8, quality=7, macro_block_size=1))
+    replace_atomically(path, lambda out: imageio.imwrite(out, frames, plugin="pyav", codec="libx264", fps=8))
 
 
 def openloop_strip(windows: Windows, path: Path, every: int = 2, zoom: int = 2) -> None:

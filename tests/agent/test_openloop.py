@@ -1,6 +1,6 @@
 """Open-loop prediction: which frames are compared, what is scored, and the video that comes of it."""
 
-import imageio.v2 as imageio
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
@@ -74,7 +74,7 @@ def test_score_tells_moving_windows_from_still_ones(learner: Learner):
 def test_the_video_can_be_read_back(learner: Learner, tmp_path):
     path = tmp_path / "openloop.mp4"
     openloop_video(learner, episode(40), path, horizon=6, windows=2, zoom=2)
-    frames = imageio.mimread(path)
+    frames = imageio.imread(path, plugin="pyav")
     assert len(frames) == 15 + 6
     assert frames[0].shape == (2 * 64 + 8, 3 * 64, 3)
     assert list(tmp_path.iterdir()) == [path]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import imageio.v2 as imageio
+import imageio.v3 as imageio
 import pytest
 
 from eval import openloop, plot
@@ -28,7 +28,7 @@ def test_training_leaves_episodes_a_plot_and_a_video(run: Path):
     replay = Replay(run / "episodes", 10**6)
     assert [replay.get(name).steps for name in replay.names()] == [1000, 1000]
     assert (run / "plots" / "returns.png").stat().st_size > 10_000
-    assert len(imageio.mimread(run / "videos" / "openloop.mp4", memtest=False)) == 15 + 45
+    assert len(imageio.imread(run / "videos" / "openloop.mp4", plugin="pyav")) == 15 + 45
 
 
 def test_open_loop_scores_every_answer_by_horizon(run: Path, capsys: pytest.CaptureFixture[str]):
