@@ -41,7 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "envs": 2,
         "worldmodel.channels": 16,
         "train.ratio": 48.0,
-        "train.learning_rate": 8e-4,
+        "train.learning_rate": 5e-4,
         "train.eval_every": 5_000,
         "train.eval_episodes": 2,
         "train.save_every": 1_000,

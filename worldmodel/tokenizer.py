@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel.heads import symexp, symlog
-from worldmodel.norm import RunningNorm
+from worldmodel.norm import RMSNorm, RunningNorm
 
 GRID = 4
 
@@ -31,6 +31,7 @@ class ImageTokenizer(nn.Module):
         for i, o in zip([colours, *widths], widths, strict=False):
             down += [nn.Conv2d(i, o, 4, 2, 1), nn.SiLU()]
         self.encoder = nn.Sequential(*down[:-1])
+        self.norm = RMSNorm(self.width, eps=1e-5)  # the posterior's logits start at a known scale
         self.unembed = nn.Linear(features, self.width)
         up: list[nn.Module] = []
         for i, o in zip(widths[::-1], widths[-2::-1], strict=False):
@@ -45,7 +46,7 @@ class ImageTokenizer(nn.Module):
         lead = observation.shape[:-3]
         # a permuted view of (H, W, C) is channels-last already
         x = observation.flatten(0, -4).permute(0, 3, 1, 2).to(self.unembed.weight.dtype) / 255 - 0.5
-        return self.encoder(x).flatten(2).transpose(1, 2).unflatten(0, lead)
+        return self.norm(self.encoder(x).flatten(2).transpose(1, 2)).unflatten(0, lead)
 
     def decode(self, feature: Tensor) -> Tensor:
         """(..., 16, F) -> (..., H, W, C), about 0..1 and not clipped."""
