@@ -40,6 +40,8 @@ class TrainConfig:
     """Replayed frames for each environment step."""
     learning_rate: float = 4e-4
     """World model's AdamW learning rate."""
+    final_rate: float = 1.0
+    """Share of that rate left at the last step; it falls linearly from the first."""
     clip: float = 100.0
     """Largest gradient norm of the world model."""
     log_every: int = 20
@@ -88,7 +90,7 @@ class Config:
 
 MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_nats", "unimix", "lam"}
 """Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
-AT_MOST_ONE = {"unimix", "lam", "slow_rate", "return_rate"}
+AT_MOST_ONE = {"final_rate", "unimix", "lam", "slow_rate", "return_rate"}
 """Numbers, by the last part of their name, that are shares."""
 
 

@@ -85,6 +85,12 @@ class Learner:
         self._count(bool(torch.isfinite(out.get("agent/grad_norm", torch.tensor(torch.nan)))))
         return out
 
+    def anneal(self, progress: float) -> None:
+        """Sets the world model's learning rate for a run that is `progress` (0 to 1) done."""
+        train = self.config.train
+        for group in self.model_optimizer.param_groups:
+            group["lr"] = train.learning_rate * (1 - (1 - train.final_rate) * min(progress, 1.0))
+
     def _step(self, loss: Tensor, module: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
         """Backward and one optimiser step, skipped where it is not finite. -> the gradient's norm"""
         optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,8 @@
 """Open-loop prediction: with all of the past in memory, what does the model expect of the next frames?
 
-Scores are PSNR in dB (peak 1) by horizon, beside three easy answers: the last context frame repeated, the mean image,
-and the model's own reconstruction of the true frame (the tokenizer's ceiling).
+Scores are PSNR in dB (peak 1) by horizon, of the mean of sampled dreams and of one dream at its mode. Beside them three
+easy answers: the last context frame repeated, the mean image, and the model's own reconstruction of the true frame (the
+tokenizer's ceiling).
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from agent.learner import Learner
 from replay import Episode
+from worldmodel import State
 
 MOVING_DB = 18.0
 """A window counts as moving where repeating its last context frame scores less than this at the last horizon."""
@@ -24,15 +26,17 @@ class Windows:
     index: Tensor  # (W,): the row of the last true frame that the model saw
     context: Tensor  # (W, H, W, C): that frame
     truth: Tensor  # (W, horizon, H, W, C)
-    predicted: Tensor  # (W, horizon, H, W, C)
+    predicted: Tensor  # (W, horizon, H, W, C): one dream, its latents at their mode
+    expected: Tensor  # (W, horizon, H, W, C): the mean of sampled dreams, what squared error asks for
     reconstructed: Tensor  # (W, horizon, H, W, C)
 
 
 @torch.no_grad()
-def predict(learner: Learner, episode: Episode, horizon: int, window: int = 64) -> Windows:
+def predict(learner: Learner, episode: Episode, horizon: int, window: int = 64, dreams: int = 8) -> Windows:
     """Predicts `horizon` frames from every block boundary of an episode, under the actions that were taken.
 
-    Every start has the whole episode before it in memory; latents are taken at their mode.
+    Every start has the whole episode before it in memory, its latents at their mode. Predictions are the dream at its
+    mode, and the mean of `dreams` sampled ones.
     """
     model = learner.model
     arrays = {
@@ -59,13 +63,21 @@ def predict(learner: Learner, episode: Episode, horizon: int, window: int = 64) 
             raise ValueError(f"an episode of {length} rows is too short for a horizon of {horizon}")
         at, state = at[fits], torch.cat(starts)[fits]
         frames = at[:, None] + torch.arange(1, horizon + 1, device=at.device)  # (W, horizon)
-        predicted = []
-        for step in range(horizon):
-            state = model.dream(state, rows.action[0, frames[:, step]], mode=True)
-            predicted.append(model.decode(model.feature(state)))
+        action = rows.action[0, frames]  # (W, horizon, A)
+        predicted = _roll(learner, state, action, mode=True)
+        expected = torch.stack([_roll(learner, state, action, mode=False) for _ in range(dreams)]).mean(0)
         reconstructed = torch.stack([model.decode(torch.cat(features)[frames[:, i]]) for i in range(horizon)], 1)
     truth = rows.observation[0].float() / 255
-    return Windows(at, truth[at], truth[frames], torch.stack(predicted, 1).clamp(0, 1), reconstructed.clamp(0, 1))
+    return Windows(at, truth[at], truth[frames], predicted, expected, reconstructed.clamp(0, 1))
+
+
+def _roll(learner: Learner, state: State, action: Tensor, mode: bool) -> Tensor:
+    """Decoded frames (W, horizon, H, W, C) of one dream from each State under actions (W, horizon, A)."""
+    frames = []
+    for step in range(action.shape[1]):
+        state = learner.model.dream(state, action[:, step], mode)
+        frames.append(learner.model.decode(learner.model.feature(state)).clamp(0, 1))
+    return torch.stack(frames, 1)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -77,7 +89,8 @@ def score(windows: list[Windows], mean_image: Tensor) -> dict[str, dict[str, lis
     """Mean PSNR by horizon over the moving windows and over all, of the model and of the easy answers."""
     scores = [
         {
-            "model": psnr(w.predicted, w.truth),
+            "model": psnr(w.expected, w.truth),
+            "mode": psnr(w.predicted, w.truth),
             "repeat": psnr(w.context.unsqueeze(1), w.truth),
             "mean_image": psnr(mean_image.to(w.truth), w.truth),
             "reconstruction": psnr(w.reconstructed, w.truth),

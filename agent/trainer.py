@@ -94,6 +94,7 @@ class Trainer:
         frames = config.replay.batch * config.replay.frames
         due = (self.steps - config.train.prefill) * config.train.ratio / frames
         while len(self.replay) and self.learner.updates < due:
+            self.learner.anneal(self.steps / config.steps)
             self._add(self.learner.update(self.walkers.next(config.replay.frames)))
             self._show()
         learned = self._spent("learn", acted)

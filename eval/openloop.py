@@ -1,7 +1,8 @@
 """Open-loop prediction on episodes that training never saw: `python -m eval.openloop RUN`.
 
-Mean PSNR in dB by horizon of the model, of the last context frame repeated, of the mean training image, and of the
-model's own reconstruction, over windows in which the view changes ("moving") and over all. See `agent.openloop`.
+Mean PSNR in dB by horizon of the model (the mean of 8 sampled dreams; "mode" is a single one), of the last context
+frame repeated, of the mean training image, and of the model's own reconstruction, over windows in which the view
+changes ("moving") and over all. See `agent.openloop`.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     if arguments.episodes < 1 or arguments.horizon < 1:
         parser.error("--episodes and --horizon want a number of 1 or more")
+    torch.manual_seed(0)
     with one_line_errors():
         config, learner, step = load_run(arguments.run)
         if envs.kind(config.env) != "image":
@@ -63,7 +65,7 @@ def print_table(result: dict[str, dict[str, list[float]]]) -> None:
     for name, table in result.items():
         print(f"\n{name}, {int(table['windows'][0])} windows")
         print("horizon       " + "".join(f"{h:6d}" for h in range(1, len(table["model"]) + 1)))
-        for row in ("model", "repeat", "mean_image", "reconstruction"):
+        for row in ("model", "mode", "repeat", "mean_image", "reconstruction"):
             print(f"{row:14s}" + "".join(f"{value:6.1f}" for value in table[row]))
 
 

@@ -33,7 +33,7 @@ def test_precedence_is_default_then_preset_then_option():
     default = Config()
     config = parse(words("--preset debug --replay.batch 3"))
     assert config.agent.lam == default.agent.lam
-    assert config.steps == presets.PRESETS["debug"]["steps"] != default.steps
+    assert config.steps == presets.OVERLAYS["debug", "image"]["steps"] != default.steps
     assert config.replay.batch == 3 != presets.PRESETS["debug"]["replay.batch"]
 
 

@@ -99,6 +99,17 @@ def test_a_good_update_between_bad_ones_starts_the_count_again():
     assert learner.skipped == 18
 
 
+def test_the_learning_rate_falls_linearly_to_its_share():
+    config = small()
+    config.train.learning_rate, config.train.final_rate = 1e-3, 0.1
+    learner = Learner(config, SHAPE, ACTIONS)
+    rates = []
+    for progress in (0.0, 0.5, 1.0, 1.2):
+        learner.anneal(progress)
+        rates.append(learner.model_optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 5.5e-4, 1e-4, 1e-4])
+
+
 def test_a_restored_learner_goes_on_as_the_saved_one(tmp_path):
     config = small()
     torch.manual_seed(0)
