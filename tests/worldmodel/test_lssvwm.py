@@ -63,13 +63,13 @@ def test_the_values_of_losses() -> None:
 
 
 TAUGHT = {
-    "reconstruction": {"encoder", "decoder", "posterior", "backbone"},
-    "perceptual": {"encoder", "decoder", "posterior", "backbone"},
-    "dynamics": {"encoder", "posterior", "backbone", "prior"},  # through the latents that memory reads
-    "representation": {"encoder", "posterior"},
-    "reward": {"encoder", "posterior", "backbone", "reward_head"},
-    "continue": {"encoder", "posterior", "backbone", "continue_head"},
-    "state": {"encoder", "posterior", "backbone"},
+    "reconstruction": {"encoder", "norm", "decoder", "posterior", "backbone"},
+    "perceptual": {"encoder", "norm", "decoder", "posterior", "backbone"},
+    "dynamics": {"encoder", "norm", "posterior", "backbone", "prior"},  # through the latents that memory reads
+    "representation": {"encoder", "norm", "posterior"},
+    "reward": {"encoder", "norm", "posterior", "backbone", "reward_head"},
+    "continue": {"encoder", "norm", "posterior", "backbone", "continue_head"},
+    "state": {"encoder", "norm", "posterior", "backbone"},
 }
 
 
