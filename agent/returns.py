@@ -53,6 +53,7 @@ class ReturnRange(nn.Module):
     def update(self, returns: Tensor) -> Tensor:
         """Moves toward these returns' percentiles; gives the divisor for advantages."""
         low, high = torch.quantile(returns.detach().float().flatten(), returns.new_tensor([0.05, 0.95]).float())
-        self.low.lerp_(low, self.rate)
-        self.high.lerp_(high, self.rate)
+        finite = torch.isfinite(low) & torch.isfinite(high)  # one bad update must not spoil all that follow
+        self.low.copy_(torch.where(finite, self.low.lerp(low, self.rate), self.low))
+        self.high.copy_(torch.where(finite, self.high.lerp(high, self.rate), self.high))
         return (self.high - self.low).clamp_min(1.0)

@@ -14,7 +14,7 @@ The first row of an episode has ``is_first``, a zero action and zero reward. The
 chooses action_{t+1}, which stands in row t+1.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -49,7 +49,7 @@ class Trajectory:
     final: State  # batch (B,): the State after the window's last frame
 
 
-class WorldModel(nn.Module):
+class WorldModel(nn.Module, ABC):
     """A learned simulator. Every subclass passes tests/worldmodel/test_conformance.py."""
 
     actions: int

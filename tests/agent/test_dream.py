@@ -33,16 +33,16 @@ class Counter(WorldModel):
         return (feature[..., 0, 0] < 100).float()
 
     def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
-        raise NotImplementedError
+        raise AssertionError("a dream does not observe")
 
     def loss(self, rows: Rows, state: State) -> tuple[dict[str, Tensor], Trajectory, dict[str, Tensor]]:
-        raise NotImplementedError
+        raise AssertionError("a dream does not compute a loss")
 
     def weights(self) -> dict[str, float]:
-        raise NotImplementedError
+        raise AssertionError("a dream does not ask for weights")
 
     def decode(self, feature: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise AssertionError("a dream does not decode")
 
 
 def policy(feature: Tensor) -> Tensor:

@@ -125,3 +125,12 @@ def test_the_range_takes_narrow_returns_and_no_gradient() -> None:
     scale = ReturnRange(0.5)
     returns = torch.randn(50).bfloat16().requires_grad_()
     assert not scale.update(returns * 3).requires_grad and scale.low.dtype == torch.float32
+
+
+def test_returns_that_are_not_finite_leave_the_range_as_it_was() -> None:
+    scale = ReturnRange(rate=0.5)
+    scale.update(torch.linspace(0.0, 40.0, 101))
+    before = (scale.low.clone(), scale.high.clone())
+    for bad in (torch.nan, torch.inf):
+        assert torch.isfinite(scale.update(torch.full((5,), bad)))
+    assert (scale.low, scale.high) == before

@@ -1,12 +1,12 @@
 """The contract of a mixer: what moves information between tokens, and what it remembers."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 from tensordict import TensorDict
 from torch import Tensor, nn
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """Mixes tokens over time and space, causally in time; all memory is an argument and a result.
 
     Within a frame every token may see every other; no frame sees a later one.
