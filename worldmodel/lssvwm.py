@@ -1,6 +1,6 @@
 """LSSVWM: the long-context state-space video world model (arXiv 2505.20171) with DreamerV3's categorical latents.
 
-A convolutional tokenizer gives a grid of categorical latents; a backbone of block-wise Mamba-2 scans and causal
+A tokenizer of patches gives a grid of categorical latents; a backbone of block-wise Mamba-2 scans and causal
 local attention, carried over time without end, predicts the next frame's.
 """
 
@@ -26,12 +26,14 @@ class LSSVWMConfig:
 
     name: str = "lssvwm"
     """World model, by name."""
-    latents: int = 32
+    latents: int = 64
     """Categorical variables of a frame, shared out evenly over its tokens."""
     classes: int = 32
     """Classes of each categorical variable."""
-    channels: int = 24
-    """Channels of the first convolution; doubled at each halving of the image."""
+    tokenizer_width: int = 128
+    """Width of a token in the encoder and in the decoder: E."""
+    tokenizer_layers: int = 2
+    """Layers of an image's encoder, and of its decoder."""
     width: int = 128
     """Width of a token in the backbone: D."""
     layers: int = 2
@@ -78,16 +80,22 @@ class LSSVWM(WorldModel):
     def __init__(self, config: LSSVWMConfig, shape: tuple[int, ...], actions: int):
         super().__init__()
         self.config, self.actions = config, actions
-        kind = ImageTokenizer if len(shape) == 3 else VectorTokenizer
-        grid = kind.grid
+        image = len(shape) == 3
+        grid = ImageTokenizer.grid if image else VectorTokenizer.grid
         self.tokens = grid[0] * grid[1]
         if config.latents % self.tokens:
             raise ValueError(f"{config.latents} latents cannot be shared out over {self.tokens} tokens evenly")
         self.groups = config.latents // self.tokens
         self.latent_width = self.groups * config.classes
         self.feature_width = config.width + self.latent_width
-        self.tokenizer = kind(shape, config.channels, self.feature_width)
-        self.posterior = nn.Linear(self.tokenizer.width, self.latent_width)
+        self.tokenizer: ImageTokenizer | VectorTokenizer
+        if image:
+            self.tokenizer = ImageTokenizer(shape, config.tokenizer_width, config.tokenizer_layers, self.feature_width)
+        else:
+            self.tokenizer = VectorTokenizer(shape, config.tokenizer_width, self.feature_width)
+        self.posterior = nn.Linear(config.tokenizer_width, self.latent_width)
+        # logits spread from the start: near-uniform samples tell the decoder little, and stay so for long
+        nn.init.normal_(self.posterior.weight, std=2 / config.tokenizer_width**0.5)
         self.backbone = Backbone(self.latent_width, actions, self.tokens, config.width, self._layers(grid))
         self.prior = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, self.latent_width)

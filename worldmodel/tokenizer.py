@@ -1,10 +1,8 @@
-"""Frame <-> grid of tokens: convolutions for images, an MLP and a single token for vectors.
-
-An image tokenizer halves the frame until the grid is 4x4 (32 and 64 pixels alike).
-"""
+"""Frame <-> grid of tokens: patches for images, an MLP and a single token for vectors."""
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from worldmodel.heads import symexp, symlog
@@ -13,47 +11,65 @@ from worldmodel.norm import RMSNorm, RunningNorm
 GRID = 4
 
 
+class MixerLayer(nn.Module):
+    """A layer of MLP-Mixer (Tolstikhin et al. 2021): an MLP across a frame's tokens, one across each token's width.
+
+    Both are residual. Matrix products alone, which every machine is quick at.
+    """
+
+    def __init__(self, tokens: int, width: int):
+        super().__init__()
+        self.norms = nn.ModuleList(RMSNorm(width, eps=1e-5) for _ in range(2))
+        self.across = nn.Sequential(nn.Linear(tokens, 2 * tokens), nn.SiLU(), nn.Linear(2 * tokens, tokens))
+        self.within = nn.Sequential(nn.Linear(width, 3 * width), nn.SiLU(), nn.Linear(3 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., N, D) -> (..., N, D)"""
+        x = x + self.across(self.norms[0](x).transpose(-1, -2)).transpose(-1, -2)
+        return x + self.within(self.norms[1](x))
+
+
+class TokenStack(nn.Module):
+    """Tokens in, tokens out: narrowed or widened, told their place, mixed by `layers` layers, normalised."""
+
+    def __init__(self, inputs: int, width: int, layers: int):
+        super().__init__()
+        self.read = nn.Linear(inputs, width)
+        self.place = nn.Parameter(torch.randn(GRID**2, width) * 0.02)
+        self.layers = nn.Sequential(*(MixerLayer(GRID**2, width) for _ in range(layers)))
+        self.norm = RMSNorm(width, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., 16, inputs) -> (..., 16, width)"""
+        return self.norm(self.layers(self.read(x) + self.place))
+
+
 class ImageTokenizer(nn.Module):
-    """(..., H, W, C) uint8 -> (..., 16, E) and (..., 16, F) -> (..., H, W, C) in 0..1."""
+    """(..., H, W, C) uint8 -> (..., 16, E) and (..., 16, F) -> (..., H, W, C) in 0..1: each of 4x4 patches a token."""
 
     grid = (GRID, GRID)
 
-    def __init__(self, shape: tuple[int, ...], channels: int, features: int):
+    def __init__(self, shape: tuple[int, ...], width: int, layers: int, features: int):
         super().__init__()
-        size, _, colours = shape
-        halvings = (size // GRID).bit_length() - 1
-        if shape[0] != shape[1] or GRID << halvings != size or not 2 <= halvings <= 5:
-            raise ValueError(f"images of {shape[0]}x{shape[1]} pixels: want square ones of 16, 32, 64 or 128")
-        self.shape = shape
-        widths = [channels << i for i in range(halvings)]  # from the finest grid to the coarsest
-        self.width = widths[-1]
-        down: list[nn.Module] = []
-        for i, o in zip([colours, *widths], widths, strict=False):
-            down += [nn.Conv2d(i, o, 4, 2, 1), nn.SiLU()]
-        self.encoder = nn.Sequential(*down[:-1])
-        self.norm = RMSNorm(self.width, eps=1e-5)  # the posterior's logits start at a known scale
-        self.unembed = nn.Linear(features, self.width)
-        up: list[nn.Module] = []
-        for i, o in zip(widths[::-1], widths[-2::-1], strict=False):
-            up += [nn.SiLU(), nn.ConvTranspose2d(i, o, 4, 2, 1)]
-        # a quarter-size image with four times the channels, unfolded: cheaper than convolving at full size
-        up += [nn.SiLU(), nn.Conv2d(channels, 4 * colours, 3, padding=1), nn.PixelShuffle(2)]
-        self.decoder = nn.Sequential(*up)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        height, breadth, colours = shape
+        if height % GRID or breadth % GRID or min(height, breadth) < 2 * GRID:
+            raise ValueError(f"images of {height}x{breadth} pixels: want sides of 8 or more that {GRID} divides")
+        self.shape, self.width = shape, width
+        self.patch = {"h": GRID, "w": GRID, "p": height // GRID, "q": breadth // GRID}
+        values = height * breadth * colours // GRID**2
+        self.encoder = TokenStack(values, width, layers)
+        self.decoder = nn.Sequential(TokenStack(features, width, layers), nn.Linear(width, values))
 
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., 16, E)"""
-        lead = observation.shape[:-3]
-        # a permuted view of (H, W, C) is channels-last already
-        x = observation.flatten(0, -4).permute(0, 3, 1, 2).to(self.unembed.weight.dtype) / 255 - 0.5
-        return self.norm(self.encoder(x).flatten(2).transpose(1, 2)).unflatten(0, lead)
+        patches = rearrange(observation, "... (h p) (w q) c -> ... (h w) (p q c)", **self.patch)
+        return self.encoder(patches.to(self.encoder.read.weight.dtype) / 255 - 0.5)
 
     def decode(self, feature: Tensor) -> Tensor:
         """(..., 16, F) -> (..., H, W, C), about 0..1 and not clipped."""
-        lead = feature.shape[:-2]
-        x = self.unembed(feature).flatten(0, -3).transpose(1, 2).unflatten(2, self.grid)
-        x = self.decoder(x.contiguous(memory_format=torch.channels_last))
-        return x.permute(0, 2, 3, 1).float().add(0.5).unflatten(0, lead)
+        patches = self.decoder(feature)
+        x = rearrange(patches, "... (h w) (p q c) -> ... (h p) (w q) c", **self.patch)
+        return x.float() + 0.5
 
     def losses(self, feature: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """(squared error, 1 - SSIM) of decoded frames, the first summed over a frame's values, means over frames."""
@@ -73,10 +89,10 @@ class VectorTokenizer(nn.Module):
 
     grid = (1, 1)
 
-    def __init__(self, shape: tuple[int, ...], channels: int, features: int):
+    def __init__(self, shape: tuple[int, ...], width: int, features: int):
         super().__init__()
         self.shape = shape
-        self.width = 8 * channels
+        self.width = width
         self.norm = RunningNorm(shape[0])
         self.encoder = nn.Sequential(
             nn.Linear(shape[0], self.width), nn.SiLU(), nn.Linear(self.width, self.width), nn.SiLU()

@@ -11,7 +11,7 @@ def test_the_figures_agree_with_each_other(capsys):
     assert result["frames_per_s"] * result["seconds_per_update"] == pytest.approx(2 * 16)
     share = result["gflop_per_update"] / result["seconds_per_update"] / result["gemm_peak_gflop_per_s"]
     assert abs(result["share_of_gemm_peak"] - share) < 1e-9
-    # two frames' convolutions alone are more than this; a forward pass that was not counted would fall below
+    # the frames' matrix products alone are more than this; a forward pass that was not counted would fall below
     assert result["gflop_per_update"] > 0.1
     print_table(result)
     assert "frames_per_s" in capsys.readouterr().out

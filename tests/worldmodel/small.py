@@ -17,7 +17,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "lssvwm": dict(
         width=32,
         layers=2,
-        channels=8,
+        tokenizer_width=32,
+        tokenizer_layers=1,
         latents=16,
         classes=8,
         block_frames=BLOCK_FRAMES,

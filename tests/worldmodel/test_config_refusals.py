@@ -28,8 +28,8 @@ def test_refused_with_its_numbers(options: dict[str, Any], numbers: list[str]) -
 
 
 def test_images_of_other_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="84x84"):
-        make(LSSVWMConfig(**SMALL["lssvwm"]), (84, 84, 3), ACTIONS)
+    with pytest.raises(ValueError, match="50x50"):
+        make(LSSVWMConfig(**SMALL["lssvwm"]), (50, 50, 3), ACTIONS)
 
 
 def test_a_vector_is_one_token_whatever_the_blocks_are() -> None:

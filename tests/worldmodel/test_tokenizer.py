@@ -5,19 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.worldmodel.small import shake
 from worldmodel.norm import RunningNorm
-from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer, ssim
+from worldmodel.tokenizer import ImageTokenizer, MixerLayer, VectorTokenizer, ssim
 
 FEATURES = 10
 
 
-def image_tokenizer(size: int = 32, colours: int = 3) -> ImageTokenizer:
+def image_tokenizer(height: int = 32, width: int = 32, colours: int = 3, layers: int = 1) -> ImageTokenizer:
     """A small image tokenizer."""
     torch.manual_seed(0)
-    return ImageTokenizer((size, size, colours), 4, FEATURES)
+    return ImageTokenizer((height, width, colours), 16, layers, FEATURES)
 
 
 def images(*lead: int, size: int = 32, colours: int = 3, seed: int = 0) -> Tensor:
@@ -26,11 +26,10 @@ def images(*lead: int, size: int = 32, colours: int = 3, seed: int = 0) -> Tenso
     return torch.randint(0, 256, (*lead, size, size, colours), generator=random, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("size", [16, 32, 64])
-@pytest.mark.parametrize("colours", [1, 3])
-def test_shapes_of_images(size: int, colours: int) -> None:
-    tokenizer = image_tokenizer(size, colours)
-    frames = images(2, 3, size=size, colours=colours)
+@pytest.mark.parametrize("shape", [(16, 16, 1), (64, 64, 3), (32, 64, 3), (84, 84, 1), (8, 12, 4)])
+def test_shapes_of_images(shape: tuple[int, int, int]) -> None:
+    tokenizer = image_tokenizer(*shape)
+    frames = torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8)
     tokens = tokenizer.encode(frames)
     assert tokens.shape == (2, 3, 16, tokenizer.width)
     feature = torch.randn(2, 3, 16, FEATURES)
@@ -40,26 +39,56 @@ def test_shapes_of_images(size: int, colours: int) -> None:
     tokenizer.update(frames)
 
 
-@pytest.mark.parametrize("shape", [(48, 48, 3), (32, 64, 3), (8, 8, 3), (84, 84, 1), (4, 4, 3)])
-def test_sizes_that_do_not_halve_are_refused(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("shape", [(50, 48, 3), (64, 33, 3), (4, 8, 3), (84, 4, 1)])
+def test_sizes_that_do_not_cut_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=f"{shape[0]}x{shape[1]}"):
-        ImageTokenizer(shape, 4, FEATURES)
+        image_tokenizer(*shape)
 
 
-def test_tokens_stand_row_by_row() -> None:
-    """Top right is token 3, bottom left token 12, going in and coming out."""
-    tokenizer = image_tokenizer()
-    corners = {3: (slice(0, 4), slice(28, 32)), 12: (slice(28, 32), slice(0, 4))}
-    frame, feature = images(1), torch.randn(1, 16, FEATURES)
-    for here, elsewhere in ((3, 12), (12, 3)):
+def test_tokens_are_patches_row_by_row() -> None:
+    """Top right is token 3, bottom left token 12, going in and coming out; no more and no less than their patches."""
+    tokenizer = image_tokenizer(32, 48, layers=0)
+    patches = {3: np.s_[:8, 36:], 12: np.s_[24:, :12]}
+    frame, feature = torch.randint(0, 256, (32, 48, 3), dtype=torch.uint8), torch.randn(16, FEATURES)
+    for token, patch in patches.items():
         other = frame.clone()
-        other[:, *corners[here]] = 255 - other[:, *corners[here]]
-        gap = (tokenizer.encode(other) - tokenizer.encode(frame)).abs().amax((0, 2))
-        assert gap[here] > 1e-4 and gap[elsewhere] == 0
+        other[patch] = 255 - other[patch]
+        changed = (tokenizer.encode(other) != tokenizer.encode(frame)).any(-1)
+        assert changed.nonzero().flatten().tolist() == [token]
         moved = feature.clone()
-        moved[:, here] += 1
-        change = (tokenizer.decode(moved) - tokenizer.decode(feature)).abs()
-        assert change[:, *corners[here]].max() > 1e-4 and change[:, *corners[elsewhere]].max() == 0
+        moved[token] += 1
+        repainted = (tokenizer.decode(moved) != tokenizer.decode(feature)).all(-1)
+        assert repainted[patch].all() and repainted.sum() == 8 * 12
+
+
+def test_layers_let_every_token_see_the_whole_frame() -> None:
+    tokenizer = image_tokenizer()
+    frame, feature = images(), torch.randn(16, FEATURES)
+    other = frame.clone()
+    other[:8, :8] = 255 - other[:8, :8]
+    assert ((tokenizer.encode(other) - tokenizer.encode(frame)).abs().amax(-1) > 1e-5).all()
+    moved = feature.clone()
+    moved[0] += 1
+    patches = (tokenizer.decode(moved) - tokenizer.decode(feature)).abs().reshape(4, 8, 4, 8, 3).amax((1, 3, 4))
+    assert (patches > 1e-5).all()
+
+
+def test_a_layer_by_hand() -> None:
+    """x + across, then + within: float64 products written out."""
+    torch.manual_seed(0)
+    layer = MixerLayer(3, 4).double()
+    shake(layer, 0.3)
+    x = torch.randn(3, 4, dtype=torch.float64)
+
+    def norm(y: Tensor, which: int) -> Tensor:
+        return y / (y.square().mean(1, keepdim=True) + 1e-5).sqrt() * layer.norms[which].weight
+
+    def mlp(y: Tensor, part: nn.Sequential) -> Tensor:
+        hidden = y @ part[0].weight.T + part[0].bias
+        return (hidden / (1 + (-hidden).exp())) @ part[2].weight.T + part[2].bias
+
+    middle = x + mlp(norm(x, 0).T, layer.across).T
+    torch.testing.assert_close(layer(x), middle + mlp(norm(middle, 1), layer.within))
 
 
 def test_losses_of_images() -> None:
@@ -75,7 +104,7 @@ def test_losses_of_images() -> None:
 
 def test_an_image_can_be_learnt() -> None:
     """Decoder and losses agree on scale and layout: one frame is soon told from its features."""
-    tokenizer = image_tokenizer(size=16)
+    tokenizer = image_tokenizer(16, 16)
     frame = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
     frame[:, :8, :, 0] = 255
     frame[:, :, 4:, 1] = 128
@@ -119,7 +148,7 @@ def test_ssim_of_plain_images() -> None:
 
 
 def test_shapes_of_vectors() -> None:
-    tokenizer = VectorTokenizer((5,), 4, FEATURES)
+    tokenizer = VectorTokenizer((5,), 16, FEATURES)
     x = torch.randn(2, 3, 5)
     assert tokenizer.encode(x).shape == (2, 3, 1, tokenizer.width)
     feature = torch.randn(2, 3, 1, FEATURES)
@@ -130,7 +159,7 @@ def test_shapes_of_vectors() -> None:
 
 def test_vectors_are_decoded_in_their_own_units() -> None:
     torch.manual_seed(0)
-    tokenizer = VectorTokenizer((2,), 4, FEATURES)
+    tokenizer = VectorTokenizer((2,), 16, FEATURES)
     shake(tokenizer, 0.1)
     far = torch.tensor([1e4, -3.0]) + torch.randn(500, 2) * torch.tensor([100.0, 0.01])
     tokenizer.update(far)
