@@ -32,8 +32,12 @@ class Windows:
 
 
 @torch.no_grad()
-def predict(learner: Learner, episode: Episode, horizon: int, window: int = 64, dreams: int = 8) -> Windows:
+def predict(
+    learner: Learner, episode: Episode, horizon: int, window: int = 64, dreams: int = 8, most: int | None = None
+) -> Windows:
     """Predicts `horizon` frames from every block boundary of an episode, under the actions that were taken.
+
+    `most`: from so many at most, spread evenly over the episode.
 
     Every start has the whole episode before it in memory, its latents at their mode. Predictions are the dream at its
     mode, and the mean of `dreams` sampled ones.
@@ -61,11 +65,16 @@ def predict(learner: Learner, episode: Episode, horizon: int, window: int = 64, 
         fits = at + horizon < length
         if not fits.any():
             raise ValueError(f"an episode of {length} rows is too short for a horizon of {horizon}")
-        at, state = at[fits], torch.cat(starts)[fits]
+        chosen = fits.nonzero().flatten()
+        if most is not None and most < len(chosen):
+            chosen = chosen[torch.linspace(0, len(chosen) - 1, most, device=chosen.device).long()]
+        at, state = at[chosen], torch.cat(starts)[chosen]
         frames = at[:, None] + torch.arange(1, horizon + 1, device=at.device)  # (W, horizon)
         action = rows.action[0, frames]  # (W, horizon, A)
         predicted = _roll(learner, state, action, mode=True)
-        expected = torch.stack([_roll(learner, state, action, mode=False) for _ in range(dreams)]).mean(0)
+        expected = torch.zeros_like(predicted)
+        for _ in range(dreams):
+            expected += _roll(learner, state, action, mode=False) / dreams
         reconstructed = torch.stack([model.decode(torch.cat(features)[frames[:, i]]) for i in range(horizon)], 1)
     truth = rows.observation[0].float() / 255
     return Windows(at, truth[at], truth[frames], predicted, expected, reconstructed.clamp(0, 1))

@@ -18,17 +18,14 @@ CONTEXT, PREDICTED = (60, 160, 60), (215, 120, 30)
 def openloop_video(
     learner: Learner, episode: Episode, path: Path, horizon: int = 45, windows: int = 4, zoom: int = 3
 ) -> None:
-    """Writes an mp4 of `windows` windows, one below another, chosen evenly through the episode.
+    """Writes an mp4 of at most `windows` windows, one below another, spread evenly over the episode.
 
     Each shows up to 15 true frames of context, then `horizon` predicted ones, three columns: truth, model, error.
     """
     context = 15
-    predictions = predict(learner, episode, horizon)
-    count = len(predictions.truth)
-    chosen = np.unique(np.linspace(0, count - 1, min(windows, count)).astype(int))
+    predictions = predict(learner, episode, horizon, dreams=1, most=windows)
     strips = []
-    for w in chosen:
-        at = int(predictions.index[w])
+    for w, at in enumerate(predictions.index.tolist()):
         before = torch.from_numpy(episode.observation[max(0, at - context + 1) : at + 1]).float() / 255
         if len(before) < context:
             before = torch.cat([before[:1].expand(context - len(before), *before.shape[1:]), before])

@@ -18,13 +18,15 @@ def log_probs(logits: Tensor, unimix: float) -> Tensor:
 
 def sample(log_p: Tensor, mode: bool) -> Tensor:
     """One-hot (..., G, C), drawn or (`mode`) most likely; the gradient goes straight to the probabilities."""
-    if mode:
-        index = log_p.argmax(-1)
-    else:  # Gumbel's trick: cheaper than torch.multinomial, and differentiable code around it stays free of syncs
-        noise = torch.empty_like(log_p).exponential_().log()
-        index = (log_p.detach() - noise).argmax(-1)
     probs = log_p.exp()
-    return F.one_hot(index, log_p.shape[-1]).to(probs.dtype) + (probs - probs.detach())
+    if mode:
+        index = log_p.argmax(-1, keepdim=True)
+    else:  # where a uniform number falls among the cumulative: one random number a variable, not one a class
+        edges = probs.detach().cumsum(-1)
+        index = (edges <= torch.rand_like(edges[..., :1]) * edges[..., -1:]).sum(-1, keepdim=True)
+        index.clamp_max_(log_p.shape[-1] - 1)  # a product that rounds up to the last edge
+    hot = torch.zeros_like(probs).scatter_(-1, index, 1.0)
+    return hot + (probs - probs.detach())
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -59,23 +59,26 @@ class ImageTokenizer(nn.Module):
         values = height * breadth * colours // GRID**2
         self.encoder = TokenStack(values, width, layers)
         self.decoder = nn.Sequential(TokenStack(features, width, layers), nn.Linear(width, values))
+        # gray, and no noise from weights that are slow to be taught
+        nn.init.zeros_(self.decoder[-1].weight)
+        nn.init.constant_(self.decoder[-1].bias, 0.5)
 
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., 16, E)"""
         patches = rearrange(observation, "... (h p) (w q) c -> ... (h w) (p q c)", **self.patch)
-        return self.encoder(patches.to(self.encoder.read.weight.dtype) / 255 - 0.5)
+        return self.encoder(patches.to(self.encoder.read.weight.dtype).div_(255).sub_(0.5))
 
     def decode(self, feature: Tensor) -> Tensor:
         """(..., 16, F) -> (..., H, W, C), about 0..1 and not clipped."""
         patches = self.decoder(feature)
-        x = rearrange(patches, "... (h w) (p q c) -> ... (h p) (w q) c", **self.patch)
-        return x.float() + 0.5
+        return rearrange(patches, "... (h w) (p q c) -> ... (h p) (w q) c", **self.patch).float()
 
     def losses(self, feature: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """(squared error, 1 - SSIM) of decoded frames, the first summed over a frame's values, means over frames."""
         decoded = self.decode(feature)
-        truth = observation.to(decoded.dtype) / 255
-        return (decoded - truth).square().sum((-1, -2, -3)).mean(), 1 - ssim(decoded, truth)
+        truth = observation.to(decoded.dtype).div_(255)
+        squared = F.mse_loss(decoded, truth, reduction="sum") / decoded.shape[:-3].numel()
+        return squared, 1 - ssim(decoded, truth)
 
     def update(self, observation: Tensor) -> None:
         """Images need no normalisation learnt from data."""

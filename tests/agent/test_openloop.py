@@ -48,6 +48,14 @@ def test_predictions_do_not_depend_on_how_the_past_is_cut(learner: Learner):
     torch.testing.assert_close(one.predicted, other.predicted, atol=1e-3, rtol=1e-3)
 
 
+def test_windows_can_be_few_and_spread_over_the_episode(learner: Learner):
+    every = predict(learner, episode(60), horizon=4, dreams=1)
+    few = predict(learner, episode(60), horizon=4, dreams=1, most=3)
+    assert len(every.index) == 7 and few.index.tolist() == every.index[[0, 3, 6]].tolist()
+    torch.testing.assert_close(few.predicted, every.predicted[[0, 3, 6]], atol=1e-2, rtol=0)
+    assert len(predict(learner, episode(60), horizon=4, dreams=1, most=99).index) == 7
+
+
 def test_an_episode_too_short_is_refused(learner: Learner):
     with pytest.raises(ValueError, match="too short"):
         predict(learner, episode(9), horizon=8)

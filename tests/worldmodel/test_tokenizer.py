@@ -15,9 +15,16 @@ FEATURES = 10
 
 
 def image_tokenizer(height: int = 32, width: int = 32, colours: int = 3, layers: int = 1) -> ImageTokenizer:
-    """A small image tokenizer."""
+    """A small image tokenizer; shaken, for it paints gray at first."""
     torch.manual_seed(0)
-    return ImageTokenizer((height, width, colours), 16, layers, FEATURES)
+    tokenizer = ImageTokenizer((height, width, colours), 16, layers, FEATURES)
+    shake(tokenizer, 0.05)
+    return tokenizer
+
+
+def test_the_first_picture_is_gray() -> None:
+    tokenizer = ImageTokenizer((16, 16, 3), 16, 1, FEATURES)
+    assert (tokenizer.decode(torch.randn(2, 16, FEATURES)) == 0.5).all()
 
 
 def images(*lead: int, size: int = 32, colours: int = 3, seed: int = 0) -> Tensor:
