@@ -28,7 +28,7 @@ class AdaptiveNorm(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, T, N, D), condition (B, T, A') -> (B, T, N, D)"""
         scale, shift = self.steer(condition).unsqueeze(-2).chunk(2, -1)
-        return self.norm(x) * (1 + scale) + shift
+        return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 
 class Layer(nn.Module):

@@ -58,10 +58,10 @@ class ImageTokenizer(nn.Module):
         self.patch = {"h": GRID, "w": GRID, "p": height // GRID, "q": breadth // GRID}
         values = height * breadth * colours // GRID**2
         self.encoder = TokenStack(values, width, layers)
-        self.decoder = nn.Sequential(TokenStack(features, width, layers), nn.Linear(width, values))
-        # gray, and no noise from weights that are slow to be taught
-        nn.init.zeros_(self.decoder[-1].weight)
-        nn.init.constant_(self.decoder[-1].bias, 0.5)
+        paint = nn.Linear(width, values)
+        nn.init.zeros_(paint.weight)  # gray at first, and no noise from weights that are slow to be taught
+        nn.init.constant_(paint.bias, 0.5)
+        self.decoder = nn.Sequential(TokenStack(features, width, layers), paint)
 
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., 16, E)"""
@@ -126,14 +126,14 @@ def ssim(a: Tensor, b: Tensor, window: int = 8, stride: int = 4) -> Tensor:
     Windows are uniform and `stride` pixels apart, not Gaussian at every pixel: the same measure at a sixteenth of
     the cost, for a loss. Gray means of the channels are compared.
     """
-    x = torch.stack([a.mean(-1), b.mean(-1)], 0).flatten(1, -3)  # (2, frames, H, W)
+    gray = a.new_full((a.shape[-1],), 1 / a.shape[-1])
+    x, y = ((image @ gray).flatten(0, -3) for image in (a, b))  # (frames, H, W)
 
-    def mean(y: Tensor) -> Tensor:
-        return F.avg_pool2d(y, window, stride)
+    def mean(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, window, stride)
 
-    mu = mean(x)
-    var = mean(x * x) - mu * mu
-    cov = mean(x[0] * x[1]) - mu[0] * mu[1]
+    mean_x, mean_y = mean(x), mean(y)
+    product, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
+    covariance, variances = mean(x * y) - product, mean(x * x + y * y) - squares
     c1, c2 = 0.01**2, 0.03**2
-    top = (2 * mu[0] * mu[1] + c1) * (2 * cov + c2)
-    return (top / ((mu[0] ** 2 + mu[1] ** 2 + c1) * (var[0] + var[1] + c2))).mean()
+    return ((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))).mean()

@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.worldmodel.small import assert_close, shake
 from worldmodel.mamba2 import kept
 from worldmodel.mixers import BlockSSM, LocalAttention, Mixer
+from worldmodel.mixers.local_attention import attend
 
 WIDTH, GRID, TOKENS = 16, (2, 4), 8
 
@@ -203,3 +205,16 @@ def test_attention_has_numbers_for_gradients_where_nothing_is_seen() -> None:
     y, memories = module(noise(4), module.initial(2), resets(4, (0, 1), (1, 3)), 2)
     (y.square().sum() + memories["kv"].sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_plain_products_are_torch_s_attention() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(3, 2, n, 8, dtype=torch.float64, requires_grad=True) for n in (4, 6, 6))
+    bias = torch.randn(3, 2, 4, 6, dtype=torch.float64).masked_fill(torch.rand(3, 2, 4, 6) < 0.4, -torch.inf)
+    bias[..., 0] = 0.0
+    ours = attend(query, key, value, bias)
+    torchs = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    torch.testing.assert_close(ours, torchs)
+    gradient = torch.randn_like(ours)
+    parts = (query, key, value)
+    torch.testing.assert_close(torch.autograd.grad(ours, parts, gradient), torch.autograd.grad(torchs, parts, gradient))
