@@ -1,13 +1,16 @@
 """The learned simulator: frames and actions in, memory, dreams and decoded frames out."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel, total
-from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+from worldmodel.lssvwm import LSSVWM, STACKS, LSSVWMConfig
 
-MODELS: dict[str, tuple[type[WorldModel], type]] = {
-    "lssvwm": (LSSVWM, LSSVWMConfig),
+MODELS: dict[str, tuple[type[WorldModel], Callable[..., Any]]] = {
+    name: (LSSVWM, partial(LSSVWMConfig, name=name)) for name in STACKS
 }
+"""World models by name: the class, and what makes its default configuration."""
 
 
 def names() -> list[str]:

@@ -16,8 +16,20 @@ from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
 from worldmodel.heads import TokenMLP, TwoHot
 from worldmodel.mamba2 import kept, pick
-from worldmodel.mixers import BlockSSM, LocalAttention, Mixer
+from worldmodel.mixers import BlockSSM, FullAttention, LocalAttention, Mixer
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
+
+STACKS: dict[str, tuple[str, ...]] = {
+    "lssvwm": ("blocks", "local"),
+    "mamba": ("raster",),
+    "mamba-local": ("raster", "local"),
+    "local": ("local",),
+    "transformer": ("full",),
+}
+"""The mixers of each layer, by the model's name; the models differ in nothing else.
+
+blocks: the block-wise scan; raster: one scan over all tokens; local and full: attention over few frames and many.
+"""
 
 
 @dataclass
@@ -50,8 +62,10 @@ class LSSVWMConfig:
     """State size of the scan: S."""
     local_frames: int = 4
     """Frames that local attention sees, the current one included."""
+    full_frames: int = 256
+    """Frames that full attention sees (transformer), the current one included; each State holds them all."""
     heads: int = 4
-    """Heads of local attention."""
+    """Heads of attention."""
     units: int = 256
     """Width of the reward and continue networks."""
     unimix: float = 0.01
@@ -108,13 +122,15 @@ class LSSVWM(WorldModel):
         c = self.config
         # a vector is one token: any block covers it
         blocks = c.blocks if grid != (1, 1) else ((1, 1),)
-        return [
-            [
-                BlockSSM(c.width, grid, block, c.expand, c.head_width, c.state),
-                LocalAttention(c.width, grid[0] * grid[1], c.local_frames, c.heads),
-            ]
-            for block in islice(cycle(blocks), c.layers)
-        ]
+
+        def mixer(kind: str, block: tuple[int, int]) -> Mixer:
+            if kind in ("blocks", "raster"):
+                return BlockSSM(c.width, grid, block if kind == "blocks" else grid, c.expand, c.head_width, c.state)
+            if kind == "local":
+                return LocalAttention(c.width, self.tokens, c.local_frames, c.heads)
+            return FullAttention(c.width, self.tokens, c.full_frames, c.heads)
+
+        return [[mixer(kind, block) for kind in STACKS[c.name]] for block in islice(cycle(blocks), c.layers)]
 
     def initial(self, batch: int) -> State:
         """See `WorldModel`."""
@@ -189,13 +205,13 @@ class LSSVWM(WorldModel):
     def _state_losses(self, starts: State) -> tuple[Tensor, dict[str, Tensor]]:
         """KL(N(mean, var) || N(0, 1)) of the scan states at block boundaries, mean over layers; and their figures."""
         pulls, figures = [], {}
-        for i in range(self.config.layers):
-            s = starts["memory", str(i), "0", "ssm"]
+        memories = [starts["memory", str(i), "0"] for i in range(self.config.layers)]
+        for i, s in enumerate(memory["ssm"] for memory in memories if "ssm" in memory.keys()):
             var, mean = torch.var_mean(s)
             pulls.append(0.5 * (var + mean**2 - 1 - (var + 1e-6).log()))
             figures[f"state/{i}/mean"], figures[f"state/{i}/variance"] = mean.detach(), var.detach()
             figures[f"state/{i}/norm"] = s.detach().flatten(2).norm(dim=-1).mean()
-        return torch.stack(pulls).mean(), figures
+        return (torch.stack(pulls).mean() if pulls else starts["h"].new_zeros(())), figures
 
     def weights(self) -> dict[str, float]:
         """See `WorldModel`."""

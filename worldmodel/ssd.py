@@ -32,9 +32,8 @@ def scan(
 
     Returns y (b, L, H, P) in x's type and the states (b, c, H, P, S) after each chunk's last position.
     """
-    kernel = _kernel() if x.is_cuda else None
-    _report("mamba-ssm kernel" if kernel else "pure torch", x.device.type)
-    if kernel:
+    _report(x.device.type)
+    if x.is_cuda and _kernel():
         return scan_kernel(x, dt, A, B, C, state, reset, chunk)
     return scan_torch(x, dt, A, B, C, state, reset, chunk)
 
@@ -147,6 +146,11 @@ def _kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
     return mamba_chunk_scan_combined
 
 
+def implementation(cuda: bool) -> str:
+    """Which scan serves tensors on, or off, a GPU."""
+    return "mamba-ssm kernel" if cuda and _kernel() else "pure torch"
+
+
 @cache
-def _report(implementation: str, device: str) -> None:
-    log.info("state-space scan: %s on %s", implementation, device)
+def _report(device: str) -> None:
+    log.info("state-space scan: %s on %s", implementation(device == "cuda"), device)

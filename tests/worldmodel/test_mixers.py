@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.worldmodel.small import assert_close, shake
 from worldmodel.mamba2 import kept
-from worldmodel.mixers import BlockSSM, LocalAttention, Mixer
+from worldmodel.mixers import BlockSSM, FullAttention, LocalAttention, Mixer
 from worldmodel.mixers.local_attention import attend
 
 WIDTH, GRID, TOKENS = 16, (2, 4), 8
@@ -23,6 +23,9 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "attention 1": lambda: LocalAttention(WIDTH, TOKENS, 1, 2),
     "attention 3": lambda: LocalAttention(WIDTH, TOKENS, 3, 2),
     "attention 5": lambda: LocalAttention(WIDTH, TOKENS, 5, 4),
+    "full 1": lambda: FullAttention(WIDTH, TOKENS, 1, 2),
+    "full 5": lambda: FullAttention(WIDTH, TOKENS, 5, 4),
+    "full 40": lambda: FullAttention(WIDTH, TOKENS, 40, 2),
 }
 
 
@@ -111,6 +114,11 @@ def test_nothing_passes_a_reset(mixer: Mixer, at: int) -> None:
     torch.testing.assert_close(later, mixer(ahead, fresh_memories[:, -1], resets(5), 4)[0], atol=1e-10, rtol=0)
 
 
+def test_an_odd_head_cannot_be_turned() -> None:
+    with pytest.raises(ValueError, match="15 / 5"):
+        FullAttention(15, TOKENS, 4, 5)
+
+
 def test_no_frame_sees_a_later_one(mixer: Mixer) -> None:
     for at in (0, 4, 9):
         assert min(frames_changed(mixer, at)) == at
@@ -172,10 +180,24 @@ def test_each_block_is_one_scan_in_order_of_time(block: tuple[int, int]) -> None
             torch.testing.assert_close(y[:, :, tokens].reshape(2, -1, WIDTH), want, atol=1e-10, rtol=0)
 
 
+def alibi(q: Tensor, k: Tensor, distance: int, slope: float) -> Tensor:
+    """Scores (queries, keys) of one head and two frames; the farther, the lower."""
+    return q @ k.T / math.sqrt(q.shape[-1]) - slope * distance
+
+
+def rotary(q: Tensor, k: Tensor, distance: int, slope: float) -> Tensor:
+    """Scores of pairs of values as complex numbers, turned by the distance at once."""
+    half = q.shape[-1] // 2
+    turn = torch.polar(torch.ones(half).double(), distance * 10_000.0 ** (-torch.arange(half).double() / half))
+    queries, keys = (torch.complex(x[:, :half], x[:, half:]) for x in (q, k))
+    return ((queries * turn) @ keys.conj().T).real / math.sqrt(q.shape[-1])
+
+
 def naive_attention(module: LocalAttention, x: Tensor, reset: Tensor) -> Tensor:
     """Softmax over all keys of the window's frames, one query frame and one head at a time."""
     B, T, N, D = x.shape
     P = D // module.heads
+    score = rotary if isinstance(module, FullAttention) else alibi
     q, k, v = (x @ module.qkv.weight.T).split(D, -1)
     y = torch.zeros_like(x)
     for b in range(B):
@@ -185,16 +207,16 @@ def naive_attention(module: LocalAttention, x: Tensor, reset: Tensor) -> Tensor:
             for head in range(module.heads):
                 part = slice(head * P, (head + 1) * P)
                 slope = 2 ** (-4 * (head + 1) / module.heads)
-                scores = torch.cat(
-                    [q[b, t, :, part] @ k[b, s, :, part].T / math.sqrt(P) - slope * (t - s) for s in window], -1
-                )
+                scores = torch.cat([score(q[b, t, :, part], k[b, s, :, part], t - s, slope) for s in window], -1)
                 y[b, t, :, part] = scores.softmax(-1) @ torch.cat([v[b, s, :, part] for s in window])
     return y @ module.out.weight.T
 
 
-@pytest.mark.parametrize("frames, heads, length", [(1, 2, 4), (2, 1, 5), (3, 2, 9), (3, 4, 11), (6, 2, 4)])
-def test_attention_is_a_masked_softmax(frames: int, heads: int, length: int) -> None:
-    module = attention(frames, heads)
+@pytest.mark.parametrize("frames, heads, length", [(1, 2, 4), (2, 1, 5), (3, 2, 9), (3, 4, 11), (6, 2, 4), (30, 2, 35)])
+@pytest.mark.parametrize("kind", [LocalAttention, FullAttention])
+def test_attention_is_a_masked_softmax(kind: type[LocalAttention], frames: int, heads: int, length: int) -> None:
+    module = kind(WIDTH, TOKENS, frames, heads)
+    exact(module)
     x, reset = noise(length) * 2, resets(length, (0, 2), (1, 0), (1, 3))
     y = module(x, module.initial(2), reset, 4)[0]
     torch.testing.assert_close(y, naive_attention(module, x, reset), atol=1e-10, rtol=0)

@@ -2,6 +2,7 @@
 
 from worldmodel.mixers.base import Mixer
 from worldmodel.mixers.block_ssm import BlockSSM
+from worldmodel.mixers.full_attention import FullAttention
 from worldmodel.mixers.local_attention import LocalAttention
 
-__all__ = ["BlockSSM", "LocalAttention", "Mixer"]
+__all__ = ["BlockSSM", "FullAttention", "LocalAttention", "Mixer"]

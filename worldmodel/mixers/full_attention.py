@@ -1,0 +1,54 @@
+"""Dense causal attention over a long, bounded past: what a transformer world model remembers with.
+
+Its memory is every frame's keys and values, so that a State grows with the past it holds: the cost that state-space
+models do without. Distance in frames is told by rotary embedding (Su et al. 2021, arXiv 2104.09864).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.mixers.local_attention import LocalAttention
+
+QUERY_FRAMES = 16
+"""Frames whose tokens ask at once: scores and masks are linear in T."""
+
+
+class FullAttention(LocalAttention):
+    """Memory as `LocalAttention`'s, over many more frames."""
+
+    def __init__(self, width: int, tokens: int, frames: int, heads: int):
+        super().__init__(width, tokens, frames, heads)
+        if width // heads % 2:
+            raise ValueError(f"rotary embedding turns pairs: width {width} / {heads} heads is odd")
+
+    def _attend(self, q: Tensor, past: Tensor, segment: Tensor, segments: Tensor) -> Tensor:
+        """q (B, T, N, D) over past (B, k - 1 + T, N, 2D) -> (B, T, N, D)"""
+        T, N = q.shape[1:3]
+        k = self.frames
+        key, value = past.unflatten(-1, (2, self.heads, -1)).unbind(-3)  # (B, k - 1 + T, N, heads, D / heads)
+        place = torch.arange(k - 1 + T, device=q.device)
+        key, query = rotate(key, place), rotate(q.unflatten(-1, (self.heads, -1)), place[k - 1 :])
+        out = []
+        for begin in range(0, T, QUERY_FRAMES):
+            end = min(begin + QUERY_FRAMES, T)
+            asks, told = slice(begin, end), slice(begin, end + k - 1)
+            distance = place[k - 1 :][asks, None] - place[told]  # (queries, keys), in frames
+            near = (distance >= 0) & (distance < k)
+            seen = (segment[:, asks, None] == segments[:, None, told]) & near  # (B, queries, keys)
+            seen = seen.repeat_interleave(N, 1).repeat_interleave(N, 2).unsqueeze(1)
+            a, b, c = (t.flatten(1, 2).transpose(1, 2) for t in (query[:, asks], key[:, told], value[:, told]))
+            y = F.scaled_dot_product_attention(a, b, c, attn_mask=seen)  # (B, heads, queries * N, D / heads)
+            out.append(y.transpose(1, 2).flatten(2).unflatten(1, (-1, N)))
+        return torch.cat(out, 1)
+
+
+def rotate(x: Tensor, place: Tensor) -> Tensor:
+    """Turns pairs of values of x (B, T, ..., d), d even, by angles that grow with the place (T,) of their frame."""
+    half = x.shape[-1] // 2
+    wide = torch.promote_types(x.dtype, torch.float32)
+    rates = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=wide) / half)
+    angle = (place[:, None] * rates).reshape(1, -1, *[1] * (x.ndim - 3), half)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
