@@ -53,36 +53,37 @@ class Learner:
     def update(self, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
         """Learns from the walkers' next windows; figures by name. Raises Diverged."""
         rows = self.rows(arrays)
+        trajectory, out = self.learn_model(rows)
+        if not torch.isfinite(out["model/grad_norm"]):  # nothing that came of this update is to be trusted
+            self.state = self.model.initial(self.config.replay.batch)
+        else:
+            self.state = trajectory.final.detach()
+            out |= self.learn_agent(rows, trajectory)
+        self._count(bool(torch.isfinite(out.get("agent/grad_norm", torch.tensor(torch.nan)))))
+        return out
+
+    def learn_model(self, rows: Rows) -> tuple[worldmodel.Trajectory, dict[str, Tensor]]:
+        """One step of the world model on the walkers' windows; what it made of them, and figures by name."""
         with self.autocast():
             losses, trajectory, figures = self.model.loss(rows, self.state)
         loss = worldmodel.total(losses, self.model.weights())
         out = {f"model/loss/{k}": v.detach() for k, v in losses.items()} | {f"model/{k}": v for k, v in figures.items()}
         out["model/loss"] = loss.detach()
         out["model/grad_norm"] = self._step(loss, self.model, self.model_optimizer, self.config.train.clip)
+        return trajectory, out
 
-        starts = trajectory.starts.detach()
-        self.state = trajectory.final.detach()
-        if not torch.isfinite(out["model/grad_norm"]):  # nothing that came of this update is to be trusted
-            self.state = self.model.initial(self.config.replay.batch)
-        else:
-            alive = ~rows.terminated[:, trajectory.start_index]
-            with self.autocast():
-                dreamed = dream(
-                    self.model,
-                    self.agent.act,
-                    starts.reshape(-1),
-                    alive.reshape(-1),
-                    self.config.agent.horizon,
-                )
-            with self.autocast():  # its own context: weights cast without gradients must not be used again
-                losses, figures = self.agent.loss(dreamed, trajectory.feature.detach(), rows)
-            loss = torch.stack(list(losses.values())).sum()
-            out |= {f"agent/loss/{k}": v.detach() for k, v in losses.items()} | {
-                f"agent/{k}": v for k, v in figures.items()
-            }
-            out["agent/grad_norm"] = self._step(loss, self.agent, self.agent_optimizer, self.config.agent.clip)
-            self.agent.follow()
-        self._count(bool(torch.isfinite(out.get("agent/grad_norm", torch.tensor(torch.nan)))))
+    def learn_agent(self, rows: Rows, trajectory: worldmodel.Trajectory) -> dict[str, Tensor]:
+        """One step of the actor-critic on dreams from the trajectory's starts; figures by name."""
+        alive = ~rows.terminated[:, trajectory.start_index]
+        starts = trajectory.starts.detach().reshape(-1)
+        with self.autocast():
+            dreamed = dream(self.model, self.agent.act, starts, alive.reshape(-1), self.config.agent.horizon)
+        with self.autocast():  # its own context: weights cast without gradients must not be used again
+            losses, figures = self.agent.loss(dreamed, trajectory.feature.detach(), rows)
+        loss = torch.stack(list(losses.values())).sum()
+        out = {f"agent/loss/{k}": v.detach() for k, v in losses.items()} | {f"agent/{k}": v for k, v in figures.items()}
+        out["agent/grad_norm"] = self._step(loss, self.agent, self.agent_optimizer, self.config.agent.clip)
+        self.agent.follow()
         return out
 
     def anneal(self, progress: float) -> None:

@@ -1,45 +1,89 @@
-"""How fast: `python -m eval.benchmark envs|update [--json]`. Medians, hardware named, comparisons in one run."""
+"""How fast: `python -m eval.benchmark update|scaling|dream|act|envs [--json [PATH]]`.
+
+Warmed up, medians, comparisons side by side in one run; the hardware is named.
+"""
 
 import argparse
 import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 # as train_agent.py does, before torch is imported
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch  # noqa: E402
 
-from eval import bench_envs, bench_update  # noqa: E402
+import worldmodel  # noqa: E402
+from agent.files import write_text_atomically  # noqa: E402
+from eval import bench_envs, bench_history, bench_scaling, bench_update  # noqa: E402
+from worldmodel.ssd import implementation  # noqa: E402
 
 
 def main(argv: Sequence[str]) -> None:
     """Run one benchmark and print its table, or one JSON object."""
+    arguments = _parser().parse_args(argv)
+    options = {k: v for k, v in vars(arguments).items() if k not in ("run", "show", "json", "plot")}
+    result = arguments.run(**options)
+    text = json.dumps(result | {"hardware": hardware(), "kernel": kernel()})
+    if arguments.json == "-":
+        print(text)
+    else:
+        print(f"{hardware()}; scan: {kernel()}")
+        arguments.show(result)
+        if arguments.json:
+            write_text_atomically(Path(arguments.json), text + "\n")
+    if getattr(arguments, "plot", None):
+        bench_scaling.plot(result, Path(arguments.plot))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m eval.benchmark", description=__doc__)
-    commands = parser.add_subparsers(dest="what", required=True)
-    envs = commands.add_parser("envs", help="steps/s of Memory Maze: the stock package and ours")
-    envs.add_argument("--steps", type=int, default=400, help="steps of each (default: 400)")
-    update = commands.add_parser("update", help="replayed frames/s of one whole update, model and agent")
-    update.add_argument("--preset", default="cpu", choices=["debug", "cpu", "gpu"])
-    update.add_argument("--repeats", type=int, default=10, help="updates timed (default: 10)")
-    for command in (envs, update):
-        command.add_argument("--json", action="store_true", help="print one JSON object alone")
-    arguments = parser.parse_args(argv)
-    if arguments.what == "envs":
-        table, show = bench_envs.bench_envs(arguments.steps), bench_envs.print_table
-        result = dict(table)
-    else:
-        result, show = (
-            bench_update.bench_update(arguments.preset, arguments.repeats),
-            bench_update.print_table,
+    commands = parser.add_subparsers(metavar="WHAT", required=True)
+
+    def command(name: str, run: Callable[..., Any], show: Callable[[Any], None], words: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=words, description=words)
+        added.set_defaults(run=run, show=show)
+        added.add_argument(
+            "--json", nargs="?", const="-", metavar="PATH", help="print one JSON object alone, or write it to PATH"
         )
-    if arguments.json:
-        print(json.dumps(result | {"hardware": hardware()}))
-    else:
-        print(hardware())
-        show(result)
+        return added
+
+    update = command("update", bench_update.bench_update, bench_update.print_table, "frames/s of one whole update")
+    update.add_argument("--preset", default="cpu", choices=["debug", "cpu", "gpu"])
+    update.add_argument("--size", default="preset", choices=list(bench_update.SIZES), help="parameters, about")
+    update.add_argument("--part", default="all", choices=["all", "model"], help="the world model alone, or all")
+    update.add_argument("--batch", type=int, default=8, help="windows (default: 8)")
+    update.add_argument("--frames", type=int, default=64, help="frames in a window (default: 64)")
+    update.add_argument("--repeats", type=int, default=10, help="updates timed (default: 10)")
+
+    scaling = command(
+        "scaling", bench_scaling.bench_scaling, bench_scaling.print_table, "time and memory a frame by window length"
+    )
+    known = worldmodel.names()
+    scaling.add_argument("--models", nargs="+", default=bench_scaling.MODELS, choices=known, metavar="MODEL")
+    scaling.add_argument("--lengths", nargs="+", type=int, default=bench_scaling.LENGTHS, help="frames in a window")
+    scaling.add_argument("--rounds", type=int, default=3, help="passes timed of each (default: 3)")
+    scaling.add_argument("--plot", metavar="PATH", help="draw the figure there")
+
+    for name, run, words in (
+        ("dream", bench_history.bench_dream, "milliseconds an imagined frame by length of history"),
+        ("act", bench_history.bench_act, "milliseconds a real step by length of history"),
+    ):
+        history = command(name, run, bench_history.print_table, words)
+        history.add_argument("--model", default="lssvwm", choices=known, metavar="MODEL")
+        history.add_argument("--preset", default="cpu", choices=["debug", "cpu", "gpu"])
+        history.add_argument(
+            "--histories", nargs="+", type=int, default=bench_history.HISTORIES, help="frames seen before"
+        )
+        history.add_argument("--rounds", type=int, default=50, help="frames timed of each (default: 50)")
+
+    envs = command("envs", bench_envs.bench_envs, bench_envs.print_table, "steps/s of Memory Maze: stock and ours")
+    envs.add_argument("--steps", type=int, default=400, help="steps of each (default: 400)")
+    return parser
 
 
 def hardware() -> str:
@@ -48,6 +92,11 @@ def hardware() -> str:
     return (
         f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {card}, torch {torch.__version__}"
     )
+
+
+def kernel() -> str:
+    """Which scan serves tensors of this machine's device."""
+    return implementation(torch.cuda.is_available())
 
 
 def _processor() -> str:

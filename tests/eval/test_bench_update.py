@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from eval.bench_update import bench_update, gemm_peak, print_table
+from eval.bench_update import bench_update, print_table
+from eval.timing import gemm_peak
 
 
 def test_the_figures_agree_with_each_other(capsys):
@@ -19,3 +20,8 @@ def test_the_figures_agree_with_each_other(capsys):
 
 def test_the_peak_is_that_of_a_matrix_product():
     assert 1e9 < gemm_peak(torch.device("cpu"), torch.float32, size=256) < 1e15
+
+
+def test_the_world_model_alone_is_less_work():
+    both, model = (bench_update("debug", repeats=1, batch=1, frames=16, part=part) for part in ("all", "model"))
+    assert model["gflop_per_update"] < both["gflop_per_update"] and model["parameters"] < both["parameters"]

@@ -1,0 +1,97 @@
+"""Cost per frame of a window's forward and backward pass against the window's length, for world models side by side."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import worldmodel
+from agent import presets
+from agent.config import Config, model_config
+from agent.fields import changed
+from agent.learner import choose_device
+from eval.bench_update import random_rows
+from eval.timing import medians, peak_memory, reset_peak
+
+SHAPE, ACTIONS = (32, 32, 3), 6
+MODELS = ("lssvwm", "mamba", "transformer")
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
+FULL_ATTENTION_MOST = 1024
+"""Windows longer than this are left out for full attention on a CPU: one pass would take minutes."""
+
+
+def bench_scaling(
+    models: Sequence[str] = MODELS, lengths: Sequence[int] = LENGTHS, rounds: int = 3, frames: int | None = None
+) -> dict[str, Any]:
+    """Times loss and gradient of the debug preset's models, 32x32 pixels, batch x length held constant.
+
+    Full attention keeps as many frames as the window has.
+
+    Args:
+        frames: batch x length; None: the longest length.
+
+    Returns:
+        {"frames", "models": {name: {length: {"us_per_frame", "kb_per_frame"}}}}; memory is the peak above what was
+        held before the pass.
+    """
+    device = choose_device("auto")
+    frames = frames or max(lengths)
+    table: dict[str, Any] = {name: {} for name in models}
+    for length in lengths:
+        chosen = [n for n in models if n != "transformer" or device.type == "cuda" or length <= FULL_ATTENTION_MOST]
+        works = {name: _pass(name, frames // length, length, device) for name in chosen}
+        took = medians(works, device, rounds)
+        for name, work in works.items():
+            before = reset_peak(device)
+            work()
+            table[name][length] = {
+                "us_per_frame": took[name] / frames * 1e6,
+                "kb_per_frame": (peak_memory(device) - before) / frames * 1e6,
+            }
+    return {"frames": frames, "models": table}
+
+
+def _pass(name: str, batch: int, length: int, device: torch.device) -> Callable[[], None]:
+    """Loss and gradient of one batch of windows."""
+    config = presets.apply("debug", "image", Config(worldmodel=model_config(name)))
+    config = changed(config, {"worldmodel.full_frames": length, "worldmodel.block_frames": 16})
+    torch.manual_seed(0)
+    model = worldmodel.make(config.worldmodel, SHAPE, ACTIONS).to(device)
+    rows = random_rows(batch, length, SHAPE, ACTIONS).to(device)
+    state = model.initial(batch)
+
+    def work() -> None:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16):
+            losses, _, _ = model.loss(rows, state)
+        worldmodel.total(losses, model.weights()).backward()
+
+    return work
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """A line for each model and length."""
+    print(f"forward and backward, {result['frames']} frames in all")
+    print(f"{'model':12s} {'window':>7s} {'us/frame':>9s} {'KB/frame':>9s}")
+    for name, lengths in result["models"].items():
+        for length, row in lengths.items():
+            print(f"{name:12s} {length:7d} {row['us_per_frame']:9.1f} {row['kb_per_frame']:9.1f}")
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Time and memory per frame against the window, every model on one figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, key, label in zip(
+        figure.subplots(1, 2), ("us_per_frame", "kb_per_frame"), ("microseconds a frame", "KB a frame"), strict=True
+    ):
+        for name, marker in zip(result["models"], "os^Dvx", strict=False):
+            lengths = result["models"][name]
+            axes.plot(list(lengths), [row[key] for row in lengths.values()], marker=marker, label=name)
+        axes.set(xscale="log", yscale="log", xlabel="frames in a window", ylabel=label)
+        axes.set_xscale("log", base=2)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,62 @@
+"""The benchmarks' command line, and that what they compare is measured and named. No figure is judged here."""
+
+import json
+
+import pytest
+import torch
+
+from eval import bench_history, bench_scaling
+from eval.benchmark import main
+from eval.timing import medians, peak_memory, reset_peak
+
+CPU = torch.device("cpu")
+
+
+def test_scaling_has_every_model_and_length(tmp_path, capsys):
+    words = "scaling --models lssvwm transformer --lengths 16 32 --rounds 1"
+    main([*words.split(), "--json", str(tmp_path / "s.json"), "--plot", str(tmp_path / "s.png")])
+    assert "us/frame" in capsys.readouterr().out
+    result = json.loads((tmp_path / "s.json").read_text())
+    assert result["frames"] == 32 and "torch" in result["hardware"] and result["kernel"] == "pure torch"
+    for name in ("lssvwm", "transformer"):
+        assert list(result["models"][name]) == ["16", "32"]
+        assert all(row["us_per_frame"] > 0 and row["kb_per_frame"] > 0 for row in result["models"][name].values())
+    assert (tmp_path / "s.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("what, counts", [("dream", ["1", "32"]), ("act", ["1", "8", "64"])])
+def test_cost_by_history(what, counts, capsys):
+    main([what, "--preset", "debug", "--histories", "64", "128", "--rounds", "1", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["ms_per_frame"]) == counts
+    for row in result["ms_per_frame"].values():
+        assert all(ms > 0 for ms in row.values())
+
+
+def test_histories_are_lived_through():
+    """The States differ, and one that remembers all it saw is as large after many frames as after few."""
+    _, states = bench_history._lived("lssvwm", (64, 192), "debug")
+    assert list(states) == [64, 192]
+    assert (states[64]["h"] - states[192]["h"]).abs().max() > 0
+    assert states[64].bytes() == states[192].bytes()
+
+
+def test_full_attention_is_left_out_where_it_would_take_minutes(monkeypatch):
+    monkeypatch.setattr(bench_scaling, "FULL_ATTENTION_MOST", 16)
+    table = bench_scaling.bench_scaling(["lssvwm", "transformer"], [16, 32], rounds=1)["models"]
+    assert list(table["transformer"]) == [16] and list(table["lssvwm"]) == [16, 32]
+
+
+def test_medians_take_turns():
+    order = []
+    took = medians({name: lambda name=name: order.append(name) for name in "ab"}, CPU, rounds=3)
+    assert order == list("ab" * 4) and set(took) == {"a", "b"}
+
+
+def test_the_peak_is_that_since_it_was_reset():
+    before = reset_peak(CPU)
+    x = torch.ones(50_000_000)  # 0.2 GB
+    high = peak_memory(CPU)
+    assert high - before > 0.19
+    del x
+    assert reset_peak(CPU) < high - 0.15
