@@ -8,6 +8,7 @@ Letters: b sequences, L positions, D width, I = expand * D inner width, H = I / 
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,20 +82,61 @@ class Mamba2(nn.Module):
 
     def _convolve(self, past: Tensor, segment: Tensor) -> Tensor:
         """Causal depthwise convolution in which no tap reaches over a reset. -> (b, L, I + 2S)"""
-        L = past.shape[1] - TAPS + 1
-        weight = self.conv1d.weight.squeeze(1).to(past.dtype)  # (I + 2S, W)
-        bias = self.conv1d.bias
-        assert bias is not None
-        out = past[:, TAPS - 1 :] * weight[:, -1] + bias.to(past.dtype)
-        for tap in range(TAPS - 1):
-            same = (segment[:, tap : tap + L] == segment[:, TAPS - 1 :]).to(past.dtype)
-            out = out + past[:, tap : tap + L] * same.unsqueeze(-1) * weight[:, tap]
-        return out
+        assert self.conv1d.bias is not None
+        weight, bias = self.conv1d.weight.squeeze(1).to(past.dtype), self.conv1d.bias.to(past.dtype)
+        # a GPU does without asking where resets are, which would make it wait
+        return (convolve_masked if past.is_cuda else convolve)(past, weight, bias, segment)
 
     def _tail(self, past: Tensor, segment: Tensor, end: int) -> Tensor:
         """The last W - 1 inputs at position `end`, zero where a reset stands between. (b, W - 1, I + 2S)"""
         same = segment[:, end + 1 : end + TAPS] == segment[:, end + TAPS - 1, None]
         return past[:, end + 1 : end + TAPS] * same.unsqueeze(-1).to(past.dtype)
+
+
+def convolve_masked(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
+    """The convolution, tap by tap: past (b, W - 1 + L, C), weight (C, W), segment (b, W - 1 + L) -> (b, L, C)."""
+    L = past.shape[1] - TAPS + 1
+    out = past[:, TAPS - 1 :] * weight[:, -1] + bias
+    for tap in range(TAPS - 1):
+        same = (segment[:, tap : tap + L] == segment[:, TAPS - 1 :]).to(past.dtype)
+        out = out + past[:, tap : tap + L] * same.unsqueeze(-1) * weight[:, tap]
+    return out
+
+
+def convolve(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
+    """The same as if there were no resets, then once more for the few rows whose taps reach over one."""
+    out = _Convolution.apply(past, weight, bias)
+    b, at = (segment[:, : 1 - TAPS] != segment[:, TAPS - 1 :]).nonzero(as_tuple=True)
+    if len(b):
+        taps = at[:, None] + torch.arange(TAPS, device=at.device)  # (rows, W)
+        same = segment[b[:, None], taps] == segment[b[:, None], taps[:, -1:]]
+        rows = past[b[:, None], taps] * same.unsqueeze(-1).to(past.dtype)  # (rows, W, C)
+        out = out.index_put((b, at), (rows * weight.T).sum(1) + bias)
+    return out
+
+
+class _Convolution(torch.autograd.Function):
+    """Depthwise, along the middle axis. Torch's own is quick forward and slow backward for this layout."""
+
+    @staticmethod
+    def forward(ctx: Any, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(past, weight)
+        return _along_time(past, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        past, weight = ctx.saved_tensors
+        L = gradient.shape[1]
+        onto_past = _along_time(F.pad(gradient, (0, 0, TAPS - 1, TAPS - 1)), weight.flip(-1), None)
+        onto_weight = [(gradient * past[:, tap : tap + L]).sum((0, 1)) for tap in range(TAPS)]
+        return onto_past, torch.stack(onto_weight, -1), gradient.sum((0, 1))
+
+
+def _along_time(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (b, W - 1 + L, C) with each channel's weight (C, W) -> (b, L, C): a channels-last image one pixel high."""
+    image = x.transpose(1, 2).unsqueeze(2)
+    return F.conv2d(image, weight[:, None, None], bias, groups=len(weight)).squeeze(2).transpose(1, 2)
 
 
 def kept(length: int, every: int) -> list[int]:

@@ -10,7 +10,7 @@ from transformers import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from tests.worldmodel.small import assert_close, shake
-from worldmodel.mamba2 import TAPS, Mamba2, chunk_length, kept, pick
+from worldmodel.mamba2 import TAPS, Mamba2, chunk_length, convolve, convolve_masked, kept, pick
 
 WIDTH, EXPAND, HEAD_WIDTH, STATE = 16, 2, 8, 6
 
@@ -160,3 +160,19 @@ def test_chunk_length_is_the_largest_divisor(keep_every: int, most: int) -> None
 def test_pick_is_indexing(indices: list[int]) -> None:
     x = torch.arange(20).reshape(2, 10)
     assert torch.equal(pick(x, indices), x[:, indices])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
+def test_both_convolutions_agree(b: int, length: int, channels: int, share: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    past, weight, bias = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((b, TAPS - 1 + length, channels), (channels, TAPS), (channels,))
+    )
+    segment = (torch.rand(b, TAPS - 1 + length) < share).cumsum(1)
+    want, got = (f(past, weight, bias, segment) for f in (convolve_masked, convolve))
+    torch.testing.assert_close(got, want)
+    gradient = torch.randn_like(want)
+    parts = (past, weight, bias)
+    torch.testing.assert_close(torch.autograd.grad(got, parts, gradient), torch.autograd.grad(want, parts, gradient))
