@@ -77,9 +77,10 @@ def scan_torch(
     carried = decay[:, :, -1].exp() * unbroken[:, :, -1]  # (b, c, H)
 
     befores, states = [], []
-    for i in range(c):
+    # unbound at once: the gradient of each x[:, i] would be as large as x
+    for new, share in zip(added.unbind(1), carried[..., None, None].unbind(1), strict=True):
         befores.append(state)
-        state = torch.addcmul(added[:, i], state, carried[:, i, :, None, None])
+        state = torch.addcmul(new, state, share)
         states.append(state)
     before = _stack(befores).reshape(b, c, H * P, S)
 

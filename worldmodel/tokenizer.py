@@ -127,7 +127,8 @@ def ssim(a: Tensor, b: Tensor, window: int = 8, stride: int = 4) -> Tensor:
     the cost, for a loss. Gray means of the channels are compared.
     """
     gray = a.new_full((a.shape[-1],), 1 / a.shape[-1])
-    x, y = ((image @ gray).flatten(0, -3) for image in (a, b))  # (frames, H, W)
+    with torch.autocast(a.device.type, enabled=False):  # variances are small differences of large numbers
+        x, y = ((image @ gray).flatten(0, -3) for image in (a, b))  # (frames, H, W)
 
     def mean(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, window, stride)
