@@ -17,7 +17,7 @@ from eval.timing import medians, peak_memory, reset_peak
 SHAPE, ACTIONS = (32, 32, 3), 6
 MODELS = ("lssvwm", "mamba", "transformer")
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
-FULL_ATTENTION_MOST = 1024
+FULL_ATTENTION_MOST = 512
 """Windows longer than this are left out for full attention on a CPU: one pass would take minutes."""
 
 
