@@ -68,7 +68,6 @@ def _lived(name: str, histories: Sequence[int], preset: str) -> tuple[Learner, d
     learner = Learner(presets.apply(preset, "image", Config(worldmodel=model_config(name))), SHAPE, ACTIONS)
     state, states = learner.model.initial(1), {}
     rows = random_rows(1, window, SHAPE, ACTIONS).to(learner.device)
-    rows.is_first[:] = False
     with torch.no_grad(), learner.autocast():
         for lived in range(window, max(histories) + 1, window):
             state = learner.model.observe(rows, state).final

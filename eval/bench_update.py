@@ -16,7 +16,7 @@ from worldmodel import Rows
 
 SIZES: dict[str, dict[str, Any]] = {
     "preset": {},
-    # as DreamerV3's of that size, a good part in wide heads: what reads a frame costs a sixteenth of what reads a token
+    # a good part in wide heads: what reads a frame costs a sixteenth of what reads a token
     "12M": {
         "worldmodel.width": 288,
         "worldmodel.tokenizer_width": 256,
