@@ -28,6 +28,17 @@ class ReplayConfig:
     """Walkers read at once: B."""
     frames: int = 64
     """Frames in a window: T; a multiple of worldmodel.block_frames."""
+    first_frames: int = 0
+    """Frames in the first windows: they double, at fewer a batch, up to `frames` by half of training; 0: no growth."""
+    restart: float = 0.0
+    """Chance at each window that a walker goes elsewhere with empty memory; at 1 none reaches beyond its window."""
+
+    def stages(self) -> list[tuple[int, int]]:
+        """(batch, frames) of each stage of growth, shortest windows first; batch * frames stays."""
+        found = [(self.batch, self.frames)]
+        while self.first_frames and found[0][1] % 2 == 0 and found[0][1] // 2 >= self.first_frames:
+            found.insert(0, (found[0][0] * 2, found[0][1] // 2))
+        return found
 
 
 @dataclass
@@ -88,9 +99,12 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_nats", "unimix", "lam"}
+MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_nats", "unimix", "lam"} | {
+    "first_frames",
+    "restart",
+}
 """Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
-AT_MOST_ONE = {"final_rate", "unimix", "lam", "slow_rate", "return_rate"}
+AT_MOST_ONE = {"final_rate", "restart", "unimix", "lam", "slow_rate", "return_rate"}
 """Numbers, by the last part of their name, that are shares."""
 
 
@@ -118,10 +132,12 @@ def _refusals(config: Config) -> Iterator[str]:
     device = config.train.device
     if device not in ("auto", "cpu", "cuda") and not (device[:5] == "cuda:" and device[5:].isdecimal()):
         yield f"train.device wants auto, cpu, cuda or cuda:<number>, got {device!r}"
-    model, frames = config.worldmodel, config.replay.frames
+    model = config.worldmodel
+    frames = config.replay.stages()[0][1]  # the stages after it are multiples of the first
     if frames < model.block_frames or frames % model.block_frames:
+        name = "frames" if frames == config.replay.frames else "first_frames"
         yield (
-            f"replay.frames ({frames}) must be a multiple of worldmodel.block_frames ({model.block_frames}): "
+            f"replay.{name} ({frames}) must be a multiple of worldmodel.block_frames ({model.block_frames}): "
             f"a window is cut into blocks"
         )
     if isinstance(model, LSSVWMConfig):

@@ -1,5 +1,6 @@
 """One update: a replayed window teaches the world model, and dreams from its block boundaries teach the agent."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.config import Config
 from agent.dream import dream
 from agent.fields import ConfigError, refusals
 from agent.flatten import flatten, optimizer_tensors, restore_optimizer, unflatten
+from replay import Episode
 from worldmodel import Rows
 
 
@@ -50,16 +52,34 @@ class Learner:
         tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
         return Rows(**tensors, batch_size=tensors["reward"].shape)
 
-    def update(self, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-        """Learns from the walkers' next windows; figures by name. Raises Diverged."""
+    def episodes(self, episodes: Sequence[Episode]) -> Rows:
+        """Whole episodes of one length side by side, (episodes, L); a ValueError where lengths differ."""
+        lengths = {len(episode) for episode in episodes}
+        if len(lengths) != 1:
+            raise ValueError(f"episodes of {sorted(lengths)} rows: want one length")
+        names = ("observation", "action", "reward", "terminated")
+        arrays = {name: np.stack([getattr(episode, name) for episode in episodes]) for name in names}
+        first = np.zeros((len(episodes), lengths.pop()), bool)
+        first[:, 0] = True
+        return self.rows(arrays | {"is_first": first})
+
+    def update(self, arrays: dict[str, np.ndarray], agent: bool = True) -> dict[str, Tensor]:
+        """Learns from the walkers' next windows, without `agent` the world model alone; figures by name.
+
+        Raises Diverged.
+        """
         rows = self.rows(arrays)
+        if len(rows) != len(self.state):  # windows of another length, by other walkers
+            self.state = self.model.initial(len(rows))
         trajectory, out = self.learn_model(rows)
         if not torch.isfinite(out["model/grad_norm"]):  # nothing that came of this update is to be trusted
-            self.state = self.model.initial(self.config.replay.batch)
+            self.state = self.model.initial(len(rows))
         else:
             self.state = trajectory.final.detach()
-            out |= self.learn_agent(rows, trajectory)
-        self._count(bool(torch.isfinite(out.get("agent/grad_norm", torch.tensor(torch.nan)))))
+            if agent:
+                out |= self.learn_agent(rows, trajectory)
+        last = "agent/grad_norm" if agent else "model/grad_norm"
+        self._count(last in out and bool(torch.isfinite(out[last])))
         return out
 
     def learn_model(self, rows: Rows) -> tuple[worldmodel.Trajectory, dict[str, Tensor]]:
@@ -124,12 +144,13 @@ class Learner:
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Puts back what `snapshot` gave. Raises CheckpointError where it is another model's, before any change."""
-        expected = flatten("walkers", self.state)
+        walkers = self.model.initial(len(tensors["walkers/h"])) if "walkers/h" in tensors else self.state
+        expected = flatten("walkers", walkers)
         match({name: t for name, t in tensors.items() if name.startswith("walkers/")}, expected)
         self.restore_networks(tensors)
         with torch.no_grad():
-            walkers = {name: tensors[name].to(old.device) for name, old in expected.items()}
-            self.state = TensorDict(unflatten("walkers", walkers), batch_size=self.state.batch_size).auto_batch_size_(1)
+            leaves = {name: tensors[name].to(old.device) for name, old in expected.items()}
+            self.state = TensorDict(unflatten("walkers", leaves), batch_size=walkers.batch_size).auto_batch_size_(1)
         for name, optimizer in self._optimizers().items():
             restore_optimizer(name, optimizer, tensors, meta[name])
         self.updates, self.skipped = meta["updates"], meta["skipped"]

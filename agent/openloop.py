@@ -7,7 +7,6 @@ tokenizer's ceiling).
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,14 +42,7 @@ def predict(
     mode, and the mean of `dreams` sampled ones.
     """
     model = learner.model
-    arrays = {
-        "observation": episode.observation[None],
-        "action": episode.action[None],
-        "reward": episode.reward[None],
-        "terminated": episode.terminated[None],
-        "is_first": np.arange(len(episode.reward))[None] == 0,
-    }
-    rows = learner.rows(arrays)
+    rows = learner.episodes([episode])
     length = rows.shape[1]
     state = model.initial(1)
     starts, index, features = [], [], []

@@ -21,7 +21,8 @@ from agent.plots import plot_returns
 from agent.progress import Progress
 from agent.runlog import RunLog
 from agent.video import openloop_video
-from replay import Replay, Walkers
+from agent.windows import Windows
+from replay import Replay
 
 
 class Every:
@@ -48,7 +49,7 @@ class Trainer:
         shape, actions = spaces(self.environments.single_observation_space, self.environments.single_action_space)
         self.learner = Learner(config, shape, actions)
         self.replay = Replay(folder / "episodes", config.replay.capacity)
-        self.walkers = Walkers(self.replay, config.replay.batch, config.seed)
+        self.windows = Windows(self.replay, config.replay, config.seed)
         self.steps = 0
         self.last_return: float | None = None
         self.log = RunLog(folder, config.wandb, config)
@@ -94,8 +95,9 @@ class Trainer:
         frames = config.replay.batch * config.replay.frames
         due = (self.steps - config.train.prefill) * config.train.ratio / frames
         while len(self.replay) and self.learner.updates < due:
-            self.learner.anneal(self.steps / config.steps)
-            self._add(self.learner.update(self.walkers.next(config.replay.frames)))
+            progress = self.steps / config.steps
+            self.learner.anneal(progress)
+            self._add(self.learner.update(self.windows.next(progress)))
             self._show()
         learned = self._spent("learn", acted)
         steps, episodes = self.collector.finish()
@@ -139,7 +141,7 @@ class Trainer:
         meta |= {
             "steps": self.steps,
             "rng": rng,
-            "walkers": self.walkers.state_dict(),
+            "walkers": self.windows.state_dict(),
             "env": self.config.env,
             "worldmodel": self.config.worldmodel.name,
         }
@@ -157,7 +159,7 @@ class Trainer:
             return
         self.steps, tensors, meta = found
         self.learner.restore(tensors, meta)
-        self.walkers.load_state_dict(meta["walkers"])
+        self.windows.load_state_dict(meta["walkers"])
         restore_rng("rng", self.random, tensors, meta["rng"])
         self.log.truncate_after(self.steps)
 

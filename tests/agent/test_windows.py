@@ -1,0 +1,83 @@
+"""Windows that grow: their sizes, when they change, and that they go on where they stopped."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config import Config, ReplayConfig, validate
+from agent.fields import ConfigError
+from agent.windows import Windows
+from replay import Episode, Replay
+
+
+@pytest.fixture
+def replay(tmp_path):
+    made = Replay(tmp_path, 10_000)
+    for index in range(3):
+        rows = 70
+        action = np.eye(2, dtype=np.float32)[np.arange(rows) % 2]
+        action[0] = 0
+        observation = np.stack([np.full(rows, index), np.arange(rows)], 1).astype(np.float32)
+        made.add(Episode(observation, action, np.zeros(rows, np.float32), np.zeros(rows, bool)))
+    return made
+
+
+def sizes(windows: Windows, progress: float) -> tuple[int, ...]:
+    return windows.next(progress)["reward"].shape
+
+
+def test_windows_double_by_half_of_training(replay):
+    windows = Windows(replay, ReplayConfig(batch=2, frames=64, first_frames=16), seed=0)
+    assert [sizes(windows, at) for at in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)] == [
+        (8, 16),
+        (8, 16),
+        (4, 32),
+        (4, 32),
+        (2, 64),
+        (2, 64),
+    ]
+
+
+def test_without_growth_windows_stay(replay):
+    windows = Windows(replay, ReplayConfig(batch=2, frames=32), seed=0)
+    assert sizes(windows, 0.0) == sizes(windows, 1.0) == (2, 32)
+
+
+def test_the_first_row_of_a_new_stage_begins_memory(replay):
+    windows = Windows(replay, ReplayConfig(batch=2, frames=32, first_frames=16), seed=0)
+    windows.next(0.0)
+    assert not windows.next(0.0)["is_first"][:, 0].all()
+    assert windows.next(0.5)["is_first"][:, 0].all()
+
+
+def test_restart_cuts_every_window_off_from_the_one_before(replay):
+    windows = Windows(replay, ReplayConfig(batch=4, frames=16, restart=1.0), seed=0)
+    assert all(windows.next(0.0)["is_first"][:, 0].all() for _ in range(5))
+
+
+def test_restored_windows_go_on(replay):
+    config = ReplayConfig(batch=2, frames=32, first_frames=8)
+    windows, other = Windows(replay, config, seed=0), Windows(replay, config, seed=0)
+    windows.next(0.3)
+    other.load_state_dict(windows.state_dict())
+    for progress in (0.3, 0.3, 0.6, 0.6):
+        here, there = windows.next(progress), other.next(progress)
+        assert all(np.array_equal(here[name], there[name]) for name in here)
+
+
+@given(batch=st.integers(1, 9), frames=st.integers(1, 300), first=st.integers(0, 300))
+def test_stages_keep_the_rows_of_a_batch(batch, frames, first):
+    stages = ReplayConfig(batch=batch, frames=frames, first_frames=first).stages()
+    assert stages[-1] == (batch, frames)
+    assert {b * t for b, t in stages} == {batch * frames}
+    assert all(later == 2 * earlier for (_, earlier), (_, later) in zip(stages, stages[1:], strict=False))
+    assert first == 0 or len(stages) == 1 or stages[0][1] >= first
+
+
+def test_first_windows_that_are_no_blocks_are_refused():
+    config = Config()
+    config.worldmodel.block_frames = 16
+    config.replay.frames, config.replay.first_frames = 64, 8
+    with pytest.raises(ConfigError, match="replay.first_frames .8. must be a multiple of worldmodel.block_frames .16."):
+        validate(config)
