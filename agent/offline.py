@@ -1,0 +1,110 @@
+"""Teaches a world model from episodes on disk, game replays and logs: no agent acts, none is taught.
+
+The run folder is the one that `train_agent.py` leaves, so that everything which looks at a run looks at this too;
+`step` in its metrics and checkpoints counts updates.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agent import checkpoint
+from agent.config import Config
+from agent.fields import ConfigError
+from agent.flatten import restore_rng, rng_state
+from agent.learner import Learner
+from agent.progress import duration
+from agent.runlog import RunLog
+from agent.windows import Windows
+from replay import Replay, Walkers
+from worldmodel import total
+
+EVERYTHING = 1 << 62
+"""Capacity of a replay that deletes nothing: the episodes are not ours."""
+
+
+def teach(
+    config: Config,
+    folder: Path,
+    data: Path,
+    updates: int,
+    held_out: Path | None = None,
+    held_out_frames: int = 256,
+    say: Callable[[str], None] = print,
+) -> Learner:
+    """The world model of `config` after `updates` on the episodes in `data`; taken up from its last checkpoint.
+
+    Every tenth of the way, the losses on windows of `held_out_frames` of the episodes in `held_out` are logged as
+    `heldout/...`: longer than training's windows, since memory is asked to reach further than it was taught.
+
+    Raises ConfigError where `data` holds no episodes, Diverged as `Learner.update`.
+    """
+    replay = Replay(data, EVERYTHING)
+    if not len(replay):
+        raise ConfigError(f"{data} holds no episodes")
+    torch.set_num_threads(config.train.threads or torch.get_num_threads())
+    torch.manual_seed(config.seed)
+    example = replay.get(replay.names()[0])
+    learner = Learner(config, example.observation.shape[1:], example.action.shape[1])
+    windows = Windows(replay, config.replay, config.seed)
+    _resume(learner, windows, folder)
+    if learner.updates >= updates:
+        return learner
+    tenth, started, began = max(1, updates // 10), time.monotonic(), learner.updates
+    sums: defaultdict[str, float] = defaultdict(float)
+    count = 0
+    with RunLog(folder, config.wandb, config) as log:
+        log.truncate_after(learner.updates)
+        while learner.updates < updates:
+            progress = learner.updates / updates
+            learner.anneal(progress)
+            for name, value in learner.update(windows.next(progress), agent=False).items():
+                sums[name] += float(value)
+            count += 1
+            done = learner.updates
+            if count == config.train.log_every or done == updates:
+                log.log(done, {name: value / count for name, value in sums.items()})
+                sums.clear()
+                count = 0
+            if done % tenth == 0 or done == updates:
+                if held_out is not None:
+                    log.log(done, validate(learner, Replay(held_out, EVERYTHING), held_out_frames))
+                _save(learner, windows, folder, config)
+                left = (time.monotonic() - started) / (done - began) * (updates - done)
+                say(f"{folder.name}: updates {done}/{updates}, left {duration(left)}")
+    return learner
+
+
+@torch.no_grad()
+def validate(learner: Learner, replay: Replay, frames: int, rows: int = 2048) -> dict[str, float]:
+    """The losses, as `heldout/loss/...`, on windows of so many frames, about `rows` rows; the same at every call."""
+    batch = max(1, rows // frames)
+    learner.model.eval()
+    with torch.random.fork_rng(), learner.autocast():
+        torch.manual_seed(0)
+        window = learner.rows(Walkers(replay, batch, seed=0).next(frames))
+        losses, _, figures = learner.model.loss(window, learner.model.initial(batch))
+    learner.model.train()
+    named = {f"heldout/loss/{name}": float(value) for name, value in losses.items()}
+    whole = float(total(losses, learner.model.weights()))
+    return named | {"heldout/loss": whole, "heldout/surprise": float(figures["surprise"])}
+
+
+def _save(learner: Learner, windows: Windows, folder: Path, config: Config) -> None:
+    tensors, meta = learner.snapshot()
+    generators, rng = rng_state("rng", np.random.default_rng())
+    meta |= {"rng": rng, "walkers": windows.state_dict(), "env": config.env, "worldmodel": config.worldmodel.name}
+    checkpoint.save(folder / "checkpoints", learner.updates, tensors | generators, meta, config.train.keep)
+
+
+def _resume(learner: Learner, windows: Windows, folder: Path) -> None:
+    found = checkpoint.load_latest(folder / "checkpoints")
+    if found is not None:
+        _, tensors, meta = found
+        learner.restore(tensors, meta)
+        windows.load_state_dict(meta["walkers"])
+        restore_rng("rng", np.random.default_rng(), tensors, meta["rng"])

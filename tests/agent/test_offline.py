@@ -1,0 +1,100 @@
+"""A world model taught from episodes alone: it learns, is validated, and goes on where it stopped."""
+
+import numpy as np
+import pytest
+import torch
+
+from agent import checkpoint, presets
+from agent.config import Config
+from agent.fields import ConfigError
+from agent.offline import teach, validate
+from agent.restore import load_run
+from agent.run import open_run
+from agent.runlog import read_metrics
+from replay import Episode, Replay
+
+
+def configured(folder) -> Config:
+    config = presets.apply("debug", "vector", Config(env="gym:CartPole-v1", run_dir=str(folder)))
+    config.replay.first_frames = 8
+    config.train.precision = "float32"
+    open_run(config)
+    return config
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Episodes of a slow pendulum in four numbers: predictable from the past."""
+    replay = Replay(tmp_path / "data", 10_000)
+    random = np.random.default_rng(0)
+    for _ in range(4):
+        t = np.arange(60) * 0.2 + random.random()
+        action = np.eye(2, dtype=np.float32)[random.integers(0, 2, 60)]
+        action[0] = 0
+        observation = np.stack([np.sin(t), np.cos(t), np.sin(t / 2), np.cos(t / 2)], 1).astype(np.float32)
+        replay.add(Episode(observation, action, np.zeros(60, np.float32), np.zeros(60, bool)))
+    return tmp_path / "data"
+
+
+def test_it_learns_and_leaves_a_run(tmp_path, data):
+    said: list[str] = []
+    config = configured(tmp_path / "run")
+    learner = teach(config, tmp_path / "run", data, 100, held_out=data, held_out_frames=40, say=said.append)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    heldout = [row["heldout/loss"] for row in rows if "heldout/loss" in row]
+    assert len(heldout) == 10 and heldout[-1] < 0.8 * heldout[0]
+    assert not any(name.startswith("agent/") for row in rows for name in row)
+    assert len(said) == 10 and said[-1] == "run: updates 100/100, left 0:00"
+    _, loaded, step = load_run(tmp_path / "run")
+    assert step == 100
+    for name, tensor in learner.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor)
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, data, monkeypatch):
+    whole = teach(configured(tmp_path / "whole"), tmp_path / "whole", data, 40, held_out=data, say=lambda _: None)
+
+    class Stopped(Exception):
+        pass
+
+    saved = checkpoint.save
+
+    def save_then_stop(folder, step, *rest):
+        saved(folder, step, *rest)
+        if step == 24:
+            raise Stopped
+
+    config = configured(tmp_path / "cut")
+    monkeypatch.setattr(checkpoint, "save", save_then_stop)
+    with pytest.raises(Stopped):
+        teach(config, tmp_path / "cut", data, 40, say=lambda _: None)
+    monkeypatch.setattr(checkpoint, "save", saved)
+    cut = teach(config, tmp_path / "cut", data, 40, say=lambda _: None)
+    for name, tensor in whole.model.state_dict().items():
+        torch.testing.assert_close(cut.model.state_dict()[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_run_that_is_done_is_left_alone(tmp_path, data):
+    config = configured(tmp_path / "run")
+    teach(config, tmp_path / "run", data, 10, say=lambda _: None)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert teach(config, tmp_path / "run", data, 10).updates == 10
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_validation_changes_nothing_and_repeats(tmp_path, data):
+    config = configured(tmp_path / "run")
+    learner = teach(config, tmp_path / "run", data, 10, say=lambda _: None)
+    before, random = learner.model.state_dict(), torch.get_rng_state()
+    copies = {name: tensor.clone() for name, tensor in before.items()}
+    first = validate(learner, Replay(data, 10_000), 48)
+    assert first == validate(learner, Replay(data, 10_000), 48)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(copies[name], tensor) for name, tensor in learner.model.state_dict().items())
+    assert learner.model.training
+
+
+def test_no_episodes_is_one_line(tmp_path):
+    config = configured(tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds no episodes"):
+        teach(config, tmp_path / "run", tmp_path / "empty", 10)
