@@ -220,8 +220,9 @@ class _Recall(gymnasium.Env[np.ndarray, np.int64]):
         return image, {name: np.array(value, np.int64) for name, value in labels.items()}
 
     def _draw_delay(self) -> int:
+        """As many from 5 to 10 frames as from 10 to 20: memory is learnt from short gaps to long ones."""
         low, high = self._delay
-        return int(self.np_random.integers(low, high + 1))
+        return int(math.exp(self.np_random.uniform(math.log(low), math.log(high + 1))))
 
 
 class ObjectRecall(_Recall):
@@ -232,7 +233,8 @@ class ObjectRecall(_Recall):
 
     Args:
         size: pixels a side, a multiple of 4 from 32 to 64.
-        delay: frames of the gap, at least 1; a pair (low, high) draws it anew, both included, at each reset.
+        delay: frames of the gap, at least 1; a pair (low, high) draws it anew at each reset, both included,
+            evenly by its logarithm.
         shown, back: frames with the object before and after the gap, at least 1.
         colours: how many colours of the palette an object may have, 1 to 8.
         labels: put `phase` (SHOWN, GONE, CHOICE or BACK), `colour`, `place` and `delay` in `info`, each () int64;
@@ -320,7 +322,8 @@ class SceneCut(_Recall):
 
     Args:
         size: pixels a side, a multiple of 4 from 32 to 64.
-        delay: frames of room B, at least 1; a pair (low, high) draws it anew, both included, at each reset.
+        delay: frames of room B, at least 1; a pair (low, high) draws it anew at each reset, both included,
+            evenly by its logarithm.
         shown, back: frames of room A before and after, at least 1.
         objects: squares in each room, 1 to 9.
         labels: put `phase` (SHOWN, GONE or BACK) and `delay`, each () int64, and room A's `colour` and `place`,

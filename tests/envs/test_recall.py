@@ -250,12 +250,15 @@ def near_uniform(values, options):
 
 
 def test_what_is_asked_is_uniform():
-    env = recall.ObjectRecallChoice(delay=(3, 6), colours=6, choices=3, labels=True)
+    env = recall.ObjectRecallChoice(delay=(3, 23), colours=6, choices=3, labels=True)
     env.reset(seed=0)
     drawn = [env.reset()[1] for _ in range(3000)]
     column = {key: np.array([info[key] for info in drawn]) for key in drawn[0]}
     assert near_uniform(column["colour"], 6) and near_uniform(column["place"], recall.PLACES)
-    assert near_uniform(column["delay"] - 3, 4) and near_uniform(column["answer"], 3)
+    assert near_uniform(column["answer"], 3)
+    # Delays double evenly: as many from 3 to 5 as from 6 to 11 and from 12 to 23.
+    assert column["delay"].min() == 3 and column["delay"].max() == 23
+    assert near_uniform(np.digitize(column["delay"], [6, 12]), 3)
     # Colour and place are drawn apart from each other.
     assert near_uniform(column["colour"] * recall.PLACES + column["place"], 6 * recall.PLACES)
 
