@@ -102,6 +102,7 @@ class Config:
 MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_nats", "unimix", "lam"} | {
     "first_frames",
     "restart",
+    "checkpoint_frames",
 }
 """Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
 AT_MOST_ONE = {"final_rate", "restart", "unimix", "lam", "slow_rate", "return_rate"}
@@ -141,6 +142,11 @@ def _refusals(config: Config) -> Iterator[str]:
             f"a window is cut into blocks"
         )
     if isinstance(model, LSSVWMConfig):
+        if model.checkpoint_frames % model.block_frames:
+            yield (
+                f"worldmodel.checkpoint_frames ({model.checkpoint_frames}) must be 0 or a multiple of "
+                f"worldmodel.block_frames ({model.block_frames}): memory is handed on at the end of a block"
+            )
         if not model.blocks:
             yield "worldmodel.blocks names no block size"
         if model.width % model.heads:
@@ -151,6 +157,10 @@ def _refusals(config: Config) -> Iterator[str]:
                 f"worldmodel.expand * worldmodel.width ({model.expand} * {model.width} = {inner}) must be a "
                 f"multiple of worldmodel.head_width ({model.head_width})"
             )
+        if model.name == "s5" and model.state % 2:
+            yield f"worldmodel.state ({model.state}) must be even for s5: its states come in conjugate pairs"
+        if round(model.mlp * model.width) < 1:
+            yield f"worldmodel.mlp * worldmodel.width ({model.mlp} * {model.width}) must come to 1 unit or more"
 
 
 def _number_refusals(name: str, number: float) -> Iterator[str]:

@@ -34,11 +34,14 @@ class AdaptiveNorm(nn.Module):
 class Layer(nn.Module):
     """Mixers in order, then an MLP on each token; every one residual."""
 
-    def __init__(self, width: int, mixers: list[Mixer], condition: int, ratio: int = 3):
+    def __init__(self, width: int, mixers: list[Mixer], condition: int, ratio: float = 3.0):
         super().__init__()
+        hidden = round(ratio * width)
+        if hidden < 1:
+            raise ValueError(f"an MLP of {ratio} times the width {width} has no units")
         self.mixers = nn.ModuleList(mixers)
         self.norms = nn.ModuleList(AdaptiveNorm(width, condition) for _ in range(len(mixers) + 1))
-        self.mlp = nn.Sequential(nn.Linear(width, ratio * width), nn.SiLU(), nn.Linear(ratio * width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
 
     def initial(self, batch: int) -> TensorDict:
         """Empty memory of each mixer."""
@@ -60,12 +63,14 @@ class Layer(nn.Module):
 class Backbone(nn.Module):
     """h_t = f(z_<t, action_<=t): the latents of the frame before and the action in, memory's reading out."""
 
-    def __init__(self, inputs: int, actions: int, tokens: int, width: int, layers: list[list[Mixer]]):
+    def __init__(
+        self, inputs: int, actions: int, tokens: int, width: int, layers: list[list[Mixer]], ratio: float = 3.0
+    ):
         super().__init__()
         self.embed = nn.Linear(inputs, width)
         self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.act = nn.Sequential(nn.Linear(actions, width // 2), nn.SiLU())
-        self.layers = nn.ModuleList(Layer(width, mixers, width // 2) for mixers in layers)
+        self.layers = nn.ModuleList(Layer(width, mixers, width // 2, ratio) for mixers in layers)
         self.norm = RMSNorm(width, eps=1e-5)
 
     def initial(self, batch: int) -> TensorDict:

@@ -77,6 +77,10 @@ class WorldModel(nn.Module, ABC):
         """Losses by name, the trajectory they were computed on, and figures worth logging."""
 
     @abstractmethod
+    def surprise(self, rows: Rows, state: State) -> Tensor:
+        """(B, T): nats by which each frame's latents differ from what memory expected: KL(posterior || prior)."""
+
+    @abstractmethod
     def weights(self) -> dict[str, float]:
         """The factor of each loss in the total: the same keys as `loss` returns."""
 

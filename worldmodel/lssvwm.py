@@ -4,8 +4,10 @@ A tokenizer of patches gives a grid of categorical latents; a backbone of block-
 local attention, carried over time without end, predicts the next frame's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Literal
 
 import torch
 from tensordict import TensorDict
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 from worldmodel import latent
 from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
+from worldmodel.checkpointing import each_frame, mean_over_frames, through_memory
 from worldmodel.heads import TokenMLP, TwoHot
 from worldmodel.mamba2 import kept, pick
-from worldmodel.mixers import BlockSSM, FullAttention, LocalAttention, Mixer
+from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, FullAttention, LocalAttention, Mixer
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
 
 STACKS: dict[str, tuple[str, ...]] = {
@@ -25,10 +28,13 @@ STACKS: dict[str, tuple[str, ...]] = {
     "mamba-local": ("raster", "local"),
     "local": ("local",),
     "transformer": ("full",),
+    "gru": ("gru", "local"),
+    "s5": ("s5", "local"),
 }
 """The mixers of each layer, by the model's name; the models differ in nothing else.
 
-blocks: the block-wise scan; raster: one scan over all tokens; local and full: attention over few frames and many.
+blocks: the block-wise scan; raster: one scan over all tokens; local and full: attention over few frames and many;
+gru and s5: another recurrence in the scan's place, over each token. `local` may be a convolution.
 """
 
 
@@ -46,22 +52,32 @@ class LSSVWMConfig:
     """Width of a token in the encoder and in the decoder: E."""
     tokenizer_layers: int = 2
     """Layers of an image's encoder, and of its decoder."""
+    tokenizer_apart: bool = False
+    """Teach frames and memory apart: latents alone are decoded, and what memory reads teaches them nothing."""
     width: int = 128
     """Width of a token in the backbone: D."""
     layers: int = 2
     """Layers of the backbone: block-wise scan, local attention, MLP."""
+    mlp: float = 3.0
+    """Inner width of a layer's MLP, in widths."""
     blocks: tuple[tuple[int, int], ...] = ((2, 2),)
     """Spatial block (height, width) of each layer's scan, in tokens; cycles by layer."""
     block_frames: int = 16
     """Frames between two States that are kept: where dreams start and states are regularised."""
+    checkpoint_frames: int = 0
+    """Frames whose activations are held at once, computed again for gradients; 0 holds a window's."""
+    pretrained: str = ""
+    """Mamba-2 checkpoint (safetensors file or folder) whose first layers the scans of a new run start from."""
     expand: int = 2
-    """Inner width of the scan, in widths."""
+    """Inner width of a scan, in widths."""
     head_width: int = 32
-    """Width of one head of the scan: P."""
+    """Width of one head of a scan: P; S5 has as many HiPPO blocks as Mamba-2 has heads."""
     state: int = 32
-    """State size of the scan: S."""
+    """State size of a scan: S; of each HiPPO block in S5. (The state of the GRU is as wide as a token.)"""
+    local: Literal["attention", "conv"] = "attention"
+    """Form of the local mixer: dense attention, or a causal depthwise convolution over the same frames."""
     local_frames: int = 4
-    """Frames that local attention sees, the current one included."""
+    """Frames that the local mixer sees, the current one included."""
     full_frames: int = 256
     """Frames that full attention sees (transformer), the current one included; each State holds them all."""
     heads: int = 4
@@ -102,15 +118,16 @@ class LSSVWM(WorldModel):
         self.groups = config.latents // self.tokens
         self.latent_width = self.groups * config.classes
         self.feature_width = config.width + self.latent_width
+        self.decoded_width = self.latent_width if config.tokenizer_apart else self.feature_width
         self.tokenizer: ImageTokenizer | VectorTokenizer
         if image:
-            self.tokenizer = ImageTokenizer(shape, config.tokenizer_width, config.tokenizer_layers, self.feature_width)
+            self.tokenizer = ImageTokenizer(shape, config.tokenizer_width, config.tokenizer_layers, self.decoded_width)
         else:
-            self.tokenizer = VectorTokenizer(shape, config.tokenizer_width, self.feature_width)
+            self.tokenizer = VectorTokenizer(shape, config.tokenizer_width, self.decoded_width)
         self.posterior = nn.Linear(config.tokenizer_width, self.latent_width)
         # logits spread from the start: near-uniform samples tell the decoder little, and stay so for long
         nn.init.normal_(self.posterior.weight, std=2 / config.tokenizer_width**0.5)
-        self.backbone = Backbone(self.latent_width, actions, self.tokens, config.width, self._layers(grid))
+        self.backbone = Backbone(self.latent_width, actions, self.tokens, config.width, self._layers(grid), config.mlp)
         self.prior = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, self.latent_width)
         )
@@ -123,14 +140,20 @@ class LSSVWM(WorldModel):
         # a vector is one token: any block covers it
         blocks = c.blocks if grid != (1, 1) else ((1, 1),)
 
-        def mixer(kind: str, block: tuple[int, int]) -> Mixer:
-            if kind in ("blocks", "raster"):
-                return BlockSSM(c.width, grid, block if kind == "blocks" else grid, c.expand, c.head_width, c.state)
-            if kind == "local":
-                return LocalAttention(c.width, self.tokens, c.local_frames, c.heads)
-            return FullAttention(c.width, self.tokens, c.full_frames, c.heads)
-
-        return [[mixer(kind, block) for kind in STACKS[c.name]] for block in islice(cycle(blocks), c.layers)]
+        scan = (c.expand, c.head_width, c.state)
+        local: dict[str, Callable[[], Mixer]] = {
+            "attention": lambda: LocalAttention(c.width, self.tokens, c.local_frames, c.heads),
+            "conv": lambda: CausalConv(c.width, grid, c.local_frames),
+        }
+        mixers: dict[str, Callable[[tuple[int, int]], Mixer]] = {
+            "blocks": lambda block: BlockSSM(c.width, grid, block, *scan),
+            "raster": lambda _: BlockSSM(c.width, grid, grid, *scan),
+            "gru": lambda _: GRU(c.width, self.tokens),
+            "s5": lambda _: S5(c.width, self.tokens, *scan),
+            "local": lambda _: local[c.local](),
+            "full": lambda _: FullAttention(c.width, self.tokens, c.full_frames, c.heads),
+        }
+        return [[mixers[kind](block) for kind in STACKS[c.name]] for block in islice(cycle(blocks), c.layers)]
 
     def initial(self, batch: int) -> State:
         """See `WorldModel`."""
@@ -151,12 +174,16 @@ class LSSVWM(WorldModel):
     def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor]:
         """The trajectory, and the posterior's log probabilities (B, T, N, G, C)."""
         B, T = rows.batch_size
-        posterior = self._log_probs(self.posterior(self.tokenizer.encode(rows.observation)))
+        segment = self.config.checkpoint_frames
+        posterior = self._log_probs(self.posterior(each_frame(self.tokenizer.encode, rows.observation, segment)))
         z = latent.sample(posterior, mode).flatten(-2)  # (B, T, N, Z)
         go_on = (~rows.is_first).to(z.dtype)[:, :, None]  # what stands before a first row is no input to it
-        before = torch.cat([state["z"].unsqueeze(1), z[:, :-1]], 1) * go_on.unsqueeze(-1)
+        read = z.detach() if self.config.tokenizer_apart else z
+        before = torch.cat([state["z"].unsqueeze(1), read[:, :-1]], 1) * go_on.unsqueeze(-1)
         block = self.config.block_frames
-        h, memories = self.backbone(before, rows.action * go_on, state["memory"], rows.is_first, block)
+        h, memories = through_memory(
+            self.backbone, before, rows.action * go_on, state["memory"], rows.is_first, block, segment
+        )
         ends = kept(T, block)
         starts = TensorDict(
             {"memory": memories, "h": pick(h, ends).to(z.dtype), "z": pick(z, ends)}, batch_size=[B, len(ends)]
@@ -183,7 +210,9 @@ class LSSVWM(WorldModel):
         feature = trajectory.feature
         prior = self._log_probs(self.prior(feature[..., : self.config.width]))
         dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
-        reconstruction, perceptual = self.tokenizer.losses(feature, rows.observation)
+        reconstruction, perceptual = mean_over_frames(
+            self.tokenizer.losses, feature[..., -self.decoded_width :], rows.observation, self.config.checkpoint_frames
+        )
         continues = (~rows.terminated).to(feature.dtype)
         going = self.continue_head(feature).squeeze(-1)
         # a first row's reward is no consequence of anything: it is 0 by convention and easy
@@ -213,6 +242,11 @@ class LSSVWM(WorldModel):
             figures[f"state/{i}/norm"] = s.detach().flatten(2).norm(dim=-1).mean()
         return (torch.stack(pulls).mean() if pulls else starts["h"].new_zeros(())), figures
 
+    def surprise(self, rows: Rows, state: State) -> Tensor:
+        """See `WorldModel`; latents are at their mode."""
+        trajectory, posterior = self._observe(rows, state, mode=True)
+        return latent.kl(posterior, self._log_probs(self.prior(trajectory.feature[..., : self.config.width])))
+
     def weights(self) -> dict[str, float]:
         """See `WorldModel`."""
         names = ["reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state"]
@@ -220,7 +254,7 @@ class LSSVWM(WorldModel):
 
     def decode(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
-        return self.tokenizer.decode(feature)
+        return self.tokenizer.decode(feature[..., -self.decoded_width :])
 
     def reward(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""

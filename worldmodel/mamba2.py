@@ -24,7 +24,8 @@ TAPS = 4
 class Mamba2(nn.Module):
     """(b, L, D) -> (b, L, D), causal, from a given memory and with resets."""
 
-    def __init__(self, width: int, expand: int = 2, head_width: int = 64, state: int = 128):
+    def __init__(self, width: int, expand: int = 2, head_width: int = 64, state: int = 128, positions: int = 1):
+        """`positions` of the sequence make one step of time."""
         super().__init__()
         inner = expand * width
         if inner % head_width:
@@ -34,8 +35,8 @@ class Mamba2(nn.Module):
         self.mixed = inner + 2 * state  # channels that the convolution sees: x, B, C
         self.in_proj = nn.Linear(width, inner + self.mixed + self.heads, bias=False)
         self.conv1d = nn.Conv1d(self.mixed, self.mixed, TAPS, groups=self.mixed)
-        # dt starts log-uniform in 0.001..0.1 and A uniform in -16..-1, as published
-        dt = torch.exp(torch.rand(self.heads) * math.log(100.0) + math.log(1e-3))
+        # dt starts log-uniform in 0.001..0.1 a step of time and A uniform in -16..-1, as published
+        dt = torch.exp(torch.rand(self.heads) * math.log(100.0) + math.log(1e-3)) / positions
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
         self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.heads))

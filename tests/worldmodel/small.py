@@ -36,6 +36,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Options that make each world model small. One that is not named here is tested as it comes."""
 
+CONV = [f"{name} conv" for name, mixers in STACKS.items() if "local" in mixers]
+"""World models whose local mixer may be a convolution; `small_model` takes these names too."""
+
 
 def small_model(name: str = "lssvwm", kind: str = "image") -> WorldModel:
     """A small world model of this name, for `image` or `vector` observations, the same at every call.
@@ -43,7 +46,9 @@ def small_model(name: str = "lssvwm", kind: str = "image") -> WorldModel:
     Its weights are shaken: heads start at zero, and what hides behind a zero cannot be tested.
     """
     torch.manual_seed(0)
-    model = make(MODELS[name][1](**SMALL.get(name, {})), SHAPES[kind], ACTIONS)
+    name, *form = name.split()
+    options = SMALL.get(name, {}) | ({"local": form[0]} if form else {})
+    model = make(MODELS[name][1](**options), SHAPES[kind], ACTIONS)
     shake(model, 0.1)
     return model
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from agent.config import Config, validate
+from agent.fields import ConfigError
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
 from worldmodel import make
 from worldmodel.lssvwm import LSSVWMConfig
@@ -16,6 +18,9 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"latents": 8}, ["8", "16"]),
     ({"head_width": 24}, ["24", "64", "2 x 32"]),
     ({"heads": 3}, ["3", "32"]),
+    ({"mlp": 0.01}, ["0.01", "32"]),
+    ({"name": "s5", "state": 7}, ["7"]),
+    ({"name": "s5", "head_width": 24}, ["24", "64", "2 x 32"]),
 ]
 
 
@@ -25,6 +30,14 @@ def test_refused_with_its_numbers(options: dict[str, Any], numbers: list[str]) -
     with pytest.raises(ValueError) as refusal:
         make(config, SHAPES["image"], ACTIONS)
     assert all(number in str(refusal.value) for number in numbers), str(refusal.value)
+
+
+@pytest.mark.parametrize("options", [{"mlp": 0.001}, {"name": "s5", "state": 7}], ids=str)
+def test_a_run_refuses_it_before_the_model_is_made(options: dict[str, Any]) -> None:
+    validate(Config(worldmodel=LSSVWMConfig(**(options | {"mlp": 0.01, "state": 8}))))
+    with pytest.raises(ConfigError, match=str(list(options.values())[-1])) as refusal:
+        validate(Config(worldmodel=LSSVWMConfig(**options)))
+    assert "\n" not in str(refusal.value)
 
 
 def test_images_of_other_sizes_are_refused() -> None:

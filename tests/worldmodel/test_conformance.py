@@ -10,6 +10,7 @@ import torch
 import worldmodel
 from tests.worldmodel.small import (
     ACTIONS,
+    CONV,
     SHAPES,
     actions,
     assert_close,
@@ -45,7 +46,7 @@ class World:
             return self.model.observe(rows, self.state if state is None else state, mode=True)
 
 
-@pytest.fixture(scope="module", params=[(n, k) for n in worldmodel.names() for k in SHAPES], ids="-".join)
+@pytest.fixture(scope="module", params=[(n, k) for n in [*worldmodel.names(), *CONV] for k in SHAPES], ids="-".join)
 def world(request: pytest.FixtureRequest) -> World:
     """Every world model, small, on images and on vectors."""
     return World(*request.param)

@@ -85,6 +85,18 @@ def test_what_each_loss_teaches(name: str) -> None:
     assert reached == TAUGHT[name]
 
 
+@pytest.mark.parametrize("name", ["lssvwm", "s5", "gru", "local"])
+def test_states_of_scans_alone_are_pulled(name: str) -> None:
+    """A GRU's are bounded by themselves."""
+    model = make(**(SMALL[name] | {"name": name}))
+    got, _, figures = losses(model)
+    has = name in ("lssvwm", "s5")
+    assert (got["state"] > 0) == has
+    assert [figure for figure in figures if figure.startswith("state/")] == [
+        f"state/{i}/{part}" for i in range(2 * has) for part in ("mean", "variance", "norm")
+    ]
+
+
 def test_free_nats_stop_the_divergence() -> None:
     model = make(free_nats=1000.0)
     got = losses(model)[0]

@@ -6,11 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from tests.worldmodel.small import assert_close, shake
+from tests.worldmodel.small import assert_close, leaves, shake
 from worldmodel.mamba2 import kept
-from worldmodel.mixers import BlockSSM, FullAttention, LocalAttention, Mixer
+from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, FullAttention, LocalAttention, Mixer
 from worldmodel.mixers.local_attention import attend
 
 WIDTH, GRID, TOKENS = 16, (2, 4), 8
@@ -26,6 +28,12 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "full 1": lambda: FullAttention(WIDTH, TOKENS, 1, 2),
     "full 5": lambda: FullAttention(WIDTH, TOKENS, 5, 4),
     "full 40": lambda: FullAttention(WIDTH, TOKENS, 40, 2),
+    "conv 1": lambda: CausalConv(WIDTH, GRID, 1),
+    "conv 3": lambda: CausalConv(WIDTH, GRID, 3),
+    "conv 9": lambda: CausalConv(WIDTH, GRID, 9),
+    "gru": lambda: GRU(WIDTH, TOKENS),
+    "s5": lambda: S5(WIDTH, TOKENS, 2, 8, 4),
+    "s5 one block": lambda: S5(WIDTH, TOKENS, 1, 16, 6),
 }
 
 
@@ -101,6 +109,41 @@ def test_memories_at_boundaries_are_those_of_prefixes(mixer: Mixer, block_frames
         assert_close(memories[:, k], after[:, -1], atol=1e-10)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(list(MIXERS)), st.integers(1, 14), st.integers(1, 6), st.data())
+def test_a_window_cut_anywhere_and_carried_is_the_whole(
+    name: str, frames: int, block_frames: int, data: st.DataObject
+) -> None:
+    torch.manual_seed(0)
+    mixer = exact(MIXERS[name]())
+    x, reset = noise(frames), resets(frames)
+    reset.view(-1)[list(data.draw(st.sets(st.integers(0, 2 * frames - 1), max_size=5)))] = True
+    cuts = sorted(data.draw(st.sets(st.integers(1, frames), max_size=3)) | {0, frames})
+    memory = mixer(noise(6, seed=1), mixer.initial(2), resets(6), 4)[1][:, -1]
+    whole, memories = mixer(x, memory, reset, block_frames)
+    pieces = []
+    for begin, end in zip(cuts, cuts[1:], strict=False):
+        y, after = mixer(x[:, begin:end], memory, reset[:, begin:end], 3)
+        memory = after[:, -1]
+        pieces.append(y)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-10, rtol=0)
+    assert_close(memory, memories[:, -1], atol=1e-10)
+
+
+@pytest.mark.parametrize("name", list(MIXERS))
+def test_bfloat16_is_near_float32_and_keeps_memory_wide(name: str) -> None:
+    torch.manual_seed(0)
+    mixer = MIXERS[name]()
+    x, reset = noise(9).float(), resets(9, *SOME)
+    want, memories = mixer(x, mixer.initial(2), reset, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, narrow = mixer(x, mixer.initial(2), reset, 4)
+    assert 0 < (y - want).abs().max() < 0.05 * want.abs().max()
+    assert {n: leaf.dtype for n, leaf in leaves(narrow).items()} == {n: m.dtype for n, m in leaves(memories).items()}
+    (y.float().square().sum() + sum(leaf.sum() for leaf in leaves(narrow).values())).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in mixer.parameters())
+
+
 @pytest.mark.parametrize("at", [0, 1, 4, 7])
 def test_nothing_passes_a_reset(mixer: Mixer, at: int) -> None:
     x, reset = noise(9), resets(9, (0, at), (1, at))
@@ -136,10 +179,40 @@ def test_attention_sees_exactly_its_frames(frames: int) -> None:
     assert frames_changed(attention(frames), 2) == list(range(2, 2 + frames))
 
 
-@pytest.mark.parametrize("block", ["ssm 1x1", "ssm 2x2"])
-def test_the_scan_never_forgets_by_itself(block: str) -> None:
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_convolution_sees_exactly_its_frames(frames: int) -> None:
+    assert frames_changed(exact(CausalConv(WIDTH, GRID, frames)), 2) == list(range(2, 2 + frames))
+
+
+@pytest.mark.parametrize("name", ["ssm 1x1", "ssm 2x2", "gru", "s5"])
+def test_a_recurrence_never_forgets_by_itself(name: str) -> None:
     torch.manual_seed(0)
-    assert frames_changed(exact(MIXERS[block]()), 2) == list(range(2, 10))
+    assert frames_changed(exact(MIXERS[name]()), 2) == list(range(2, 10))
+
+
+def reached(mixer: Mixer, token: int) -> list[int]:
+    """Which tokens of the frame after change when this token of a frame does."""
+    x, reset = noise(2), resets(2)
+    other = x.clone()
+    other[:, 0, token] += 1
+    a, b = (mixer(v, mixer.initial(2), reset, 4)[0][:, 1] for v in (x, other))
+    return [n for n in range(TOKENS) if (a - b)[:, n].abs().max() > 1e-12]
+
+
+@pytest.mark.parametrize("name", ["gru", "s5"])
+def test_each_token_has_a_state_of_its_own(name: str) -> None:
+    torch.manual_seed(0)
+    mixer = exact(MIXERS[name]())
+    assert [reached(mixer, token) for token in range(TOKENS)] == [[token] for token in range(TOKENS)]
+
+
+def test_convolution_reaches_the_neighbours_on_the_grid() -> None:
+    torch.manual_seed(0)
+    mixer = exact(CausalConv(WIDTH, GRID, 2))
+    for token in range(TOKENS):
+        row, column = divmod(token, GRID[1])
+        near = [n for n in range(TOKENS) if abs(n // GRID[1] - row) <= 1 and abs(n % GRID[1] - column) <= 1]
+        assert reached(mixer, token) == near
 
 
 @pytest.mark.parametrize("block", [(1, 1), (1, 2), (2, 1), (2, 2), (2, 4)])
@@ -240,3 +313,77 @@ def test_plain_products_are_torch_s_attention() -> None:
     gradient = torch.randn_like(ours)
     parts = (query, key, value)
     torch.testing.assert_close(torch.autograd.grad(ours, parts, gradient), torch.autograd.grad(torchs, parts, gradient))
+
+
+def begun(reset: Tensor, b: int, t: int) -> int:
+    """The frame that the episode of frame t began at; what is before the window is none of it here."""
+    return max([0, *[s for s in range(t + 1) if reset[b, s]]])
+
+
+@pytest.mark.parametrize("frames, length", [(1, 4), (2, 5), (3, 9), (6, 4)])
+def test_convolution_is_a_sum_over_frames_and_neighbours(frames: int, length: int) -> None:
+    module = CausalConv(WIDTH, GRID, frames)
+    exact(module)
+    x, reset = noise(length), resets(length, (0, 2), (1, 0), (1, 3))
+    value, gate = x @ module.read.weight[:WIDTH].T, x @ module.read.weight[WIDTH:].T
+    (rows, columns), kernel = GRID, module.space.weight[:, 0]  # (D, 3, 3)
+    mixed = torch.zeros_like(x)
+    for b in range(2):
+        for t in range(length):
+            for r in range(rows):
+                for c in range(columns):
+                    total = module.bias.clone()
+                    for s in range(max(begun(reset, b, t), t - frames + 1), t + 1):
+                        for i in range(max(0, r - 1), min(rows, r + 2)):
+                            for j in range(max(0, c - 1), min(columns, c + 2)):
+                                weight = module.time[frames - 1 - (t - s)] * kernel[:, 1 + i - r, 1 + j - c]
+                                total += weight * value[b, s, i * columns + j]
+                    mixed[b, t, r * columns + c] = total
+    want = (mixed * gate / (1 + (-gate).exp())) @ module.out.weight.T
+    y = module(x, module.initial(2), reset, 4)[0]
+    torch.testing.assert_close(y, want, atol=1e-10, rtol=0)
+
+
+def lived_gru() -> tuple[GRU, Tensor]:
+    """A GRU in float64, and hidden states (2, N, D) to start from."""
+    torch.manual_seed(0)
+    module = GRU(WIDTH, TOKENS)
+    exact(module)
+    return module, noise(1, seed=3)[:, 0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.sets(st.tuples(st.integers(0, 1), st.integers(0, 8)), max_size=5))
+def test_the_gru_is_its_equations(frames: int, firsts: set[tuple[int, int]]) -> None:
+    module, h = lived_gru()
+    x, reset = noise(frames), resets(frames, *[first for first in firsts if first[1] < frames])
+    y, memories = module(x, module.initial(2).set("hidden", h), reset, 4)
+    gru = module.gru
+    W_r, W_u, W_n = gru.weight_ih_l0.chunk(3)
+    U_r, U_u, U_n = gru.weight_hh_l0.chunk(3)
+    b_r, b_u, b_n = gru.bias_ih_l0.chunk(3)
+    c_r, c_u, c_n = gru.bias_hh_l0.chunk(3)
+    for t in range(frames):
+        h, now = h.clone(), x[:, t]
+        h[reset[:, t]] = 0
+        r = torch.sigmoid(now @ W_r.T + b_r + h @ U_r.T + c_r)
+        u = torch.sigmoid(now @ W_u.T + b_u + h @ U_u.T + c_u)
+        n = torch.tanh(now @ W_n.T + b_n + r * (h @ U_n.T + c_n))
+        h = (1 - u) * n + u * h
+        torch.testing.assert_close(y[:, t], h, atol=1e-10, rtol=0)
+    torch.testing.assert_close(memories[:, -1]["hidden"], h, atol=1e-10, rtol=0)
+
+
+def test_the_gru_is_torch_s_and_so_are_its_gradients() -> None:
+    module, h = lived_gru()
+    module.requires_grad_(True)
+    torchs = nn.GRU(WIDTH, WIDTH, batch_first=True).double()
+    torchs.load_state_dict(module.gru.state_dict())
+    x = noise(7)
+    y = module(x, module.initial(2).set("hidden", h), resets(7), 4)[0]
+    want = torchs(x.transpose(1, 2).flatten(0, 1), h.flatten(0, 1).unsqueeze(0))[0]
+    want = want.unflatten(0, (2, TOKENS)).transpose(1, 2)
+    torch.testing.assert_close(y, want, atol=1e-10, rtol=0)
+    gradient = noise(7, seed=4)
+    got = torch.autograd.grad(y, list(module.parameters()), gradient)
+    torch.testing.assert_close(got, torch.autograd.grad(want, list(torchs.parameters()), gradient))

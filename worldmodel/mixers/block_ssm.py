@@ -30,7 +30,7 @@ class BlockSSM(Mixer):
             raise ValueError(f"block {block[0]}x{block[1]} does not divide the grid of {grid[0]}x{grid[1]} tokens")
         self.block = block
         self.rows, self.columns = grid[0] // block[0], grid[1] // block[1]
-        self.mamba = Mamba2(width, expand, head_width, state)
+        self.mamba = Mamba2(width, expand, head_width, state, positions=block[0] * block[1])
 
     def initial(self, batch: int) -> TensorDict:
         """Zero states, (B, blocks, ...)."""

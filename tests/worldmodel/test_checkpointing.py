@@ -1,0 +1,126 @@
+"""Gradient checkpointing changes no loss, State or gradient, and holds less for the backward pass."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.worldmodel.small import ACTIONS, BLOCK_FRAMES, SHAPES, SMALL, assert_close, random_rows, shake
+from worldmodel import Losses, Rows, Trajectory, checkpointing, total
+from worldmodel.checkpointing import each_frame, mean_over_frames, segments
+from worldmodel.lssvwm import LSSVWM, STACKS, LSSVWMConfig
+
+B, T = 2, 22
+"""Neither blocks nor segments fill the window."""
+
+
+def make(kind: str, frames: int, name: str = "lssvwm") -> LSSVWM:
+    """The same model but for its segments."""
+    torch.manual_seed(0)
+    options = SMALL[name] | {"checkpoint_frames": frames, "name": name}
+    model = LSSVWM(LSSVWMConfig(**options), SHAPES[kind], ACTIONS)
+    shake(model, 0.1)
+    return model
+
+
+def rows(kind: str, frames: int = T) -> Rows:
+    """With resets inside a segment, at its beginning and at the window's."""
+    places = [(0, 5), (0, 8), (1, 0), (1, 21)]
+    return random_rows(kind, B, frames, firsts=[(b, t) for b, t in places if t < frames])
+
+
+def learn(model: LSSVWM, given: Rows, bfloat16: bool = False) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
+    """Losses, the trajectory and every parameter's gradient, from a memory that has seen something."""
+    kind = "image" if given.observation.ndim == 5 else "vector"
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.no_grad():
+            state = model.observe(random_rows(kind, B, 6, seed=7), model.initial(B), mode=True).final
+        torch.manual_seed(3)
+        losses, trajectory, _ = model.loss(given, state)
+    total(losses, model.weights()).backward()
+    return losses, trajectory, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["image", "vector"])
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("frames", [BLOCK_FRAMES, 2 * BLOCK_FRAMES, 10 * BLOCK_FRAMES])
+def test_the_same_losses_states_and_gradients(kind: str, bfloat16: bool, frames: int) -> None:
+    want, want_trajectory, want_gradients = learn(make(kind, 0), rows(kind), bfloat16)
+    got, trajectory, gradients = learn(make(kind, frames), rows(kind), bfloat16)
+    atol = 0.05 if bfloat16 else 1e-4
+    assert got.keys() == want.keys()
+    for name in want:
+        torch.testing.assert_close(got[name], want[name], atol=1e-4, rtol=0.01 if bfloat16 else 1e-5, msg=name)
+    torch.testing.assert_close(trajectory.feature, want_trajectory.feature, atol=atol, rtol=0)
+    assert torch.equal(trajectory.start_index, want_trajectory.start_index)
+    assert_close(trajectory.starts, want_trajectory.starts, atol=atol)
+    assert gradients.keys() == want_gradients.keys()
+    for name, gradient in want_gradients.items():
+        # bfloat16 keeps 8 bits, and sums of a segment are rounded where those of a window are not
+        away = (gradients[name] - gradient).norm() / gradient.norm().clamp_min(1e-6)
+        assert away < (0.05 if bfloat16 else 1e-4), (name, float(away))
+
+
+@pytest.mark.parametrize("name", [name for name in STACKS if name != "lssvwm"])
+def test_other_mixers_hand_on_their_memory_too(name: str) -> None:
+    want, _, want_gradients = learn(make("image", 0, name), rows("image"))
+    got, _, gradients = learn(make("image", BLOCK_FRAMES, name), rows("image"))
+    for loss in want:
+        torch.testing.assert_close(got[loss], want[loss], atol=1e-4, rtol=1e-5, msg=loss)
+    for parameter, gradient in want_gradients.items():
+        torch.testing.assert_close(gradients[parameter], gradient, atol=1e-3, rtol=1e-3, msg=parameter)
+
+
+def held(model: LSSVWM, given: Rows) -> int:
+    """Bytes saved for the backward pass outside of what will be computed again, each storage once."""
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.loss(given, model.initial(B))
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def test_fewer_bytes_are_saved_for_the_backward_pass() -> None:
+    given = rows("image", 64)
+    assert held(make("image", BLOCK_FRAMES), given) < 0.5 * held(make("image", 0), given)
+
+
+def test_activations_are_computed_again_a_segment_at_a_time() -> None:
+    model, lengths = make("vector", 2 * BLOCK_FRAMES), []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
+    losses, _, _ = model.loss(rows("vector"), model.initial(B))
+    assert lengths == [8, 8, 6]
+    losses["dynamics"].backward()
+    assert lengths == [8, 8, 6, 6, 8, 8]
+
+
+def test_nothing_is_prepared_for_a_second_time_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpointing, "checkpoint", None)
+    model = make("vector", BLOCK_FRAMES)
+    with torch.no_grad():
+        model.loss(rows("vector"), model.initial(B))
+    with pytest.raises(TypeError):
+        model.loss(rows("vector"), model.initial(B))
+
+
+def test_segments() -> None:
+    x = torch.zeros(2, 10, 3)
+    assert [part.shape[1] for part in segments(x, 4)] == [4, 4, 2]
+    assert [part.shape[1] for part in segments(x, 0)] == [10]
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3, 9])
+def test_parts_are_put_together(frames: int) -> None:
+    x, y = torch.arange(14.0).reshape(2, 7), torch.ones(2, 7)
+    torch.testing.assert_close(each_frame(torch.square, x, frames), x**2)
+    means = mean_over_frames(lambda a, b: (a.mean(), (a + b).mean()), x, y, frames)
+    torch.testing.assert_close(torch.stack(means), torch.tensor([6.5, 7.5]))
+
+
+def test_segments_that_blocks_do_not_fill_are_refused() -> None:
+    with pytest.raises(ValueError, match=f"5 frames.*blocks of {BLOCK_FRAMES}"):
+        learn(make("vector", 5), rows("vector"))

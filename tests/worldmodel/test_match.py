@@ -1,0 +1,63 @@
+"""Parameter-matched world models: their totals counted on models that are really made, and refusals."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
+from worldmodel import make
+from worldmodel.lssvwm import STACKS, LSSVWMConfig
+from worldmodel.match import TOLERANCE, count, matched
+
+
+def made(config: LSSVWMConfig, shape: tuple[int, ...]) -> int:
+    """Parameters of the model itself."""
+    return sum(parameter.numel() for parameter in make(config, shape, ACTIONS).parameters())
+
+
+@pytest.mark.parametrize("name", list(STACKS))
+@pytest.mark.parametrize("kind", list(SHAPES))
+def test_a_model_is_counted_without_being_made(name: str, kind: str) -> None:
+    config = LSSVWMConfig(**(SMALL[name] | {"name": name}))
+    assert count(config, SHAPES[kind], ACTIONS) == made(config, SHAPES[kind])
+
+
+@pytest.mark.parametrize("name", list(STACKS))
+@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize("local", ["attention", "conv"])
+def test_every_stack_comes_to_lssvwm_s_parameters(name: str, side: int, width: int, local: str) -> None:
+    shape = (side, side, 3)
+    default = LSSVWMConfig(width=width)
+    want = made(default, shape)
+    config = matched(replace(default, name=name, local=local), shape, ACTIONS, want)
+    unit = 2 * width + 1  # of an MLP: no width of it comes nearer
+    assert abs(made(config, shape) - want) <= config.layers * unit / 2 < TOLERANCE * want
+    assert replace(config, layers=default.layers, mlp=default.mlp) == replace(default, name=name, local=local)
+
+
+def test_one_s_own_number_changes_nothing() -> None:
+    config = LSSVWMConfig(mlp=2.9)  # 371.2 units
+    assert matched(config, (32, 32, 3), ACTIONS, count(config, (32, 32, 3), ACTIONS)) == config
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(list(STACKS)), st.integers(100_000, 400_000))
+def test_layers_are_those_whose_total_is_nearest(name: str, parameters: int) -> None:
+    config = LSSVWMConfig(**(SMALL[name] | {"name": name}))
+    layers = matched(config, SHAPES["vector"], ACTIONS, parameters).layers
+    gaps = {
+        near: abs(count(replace(config, layers=near), SHAPES["vector"], ACTIONS) - parameters)
+        for near in (layers - 1, layers, layers + 1)
+        if near
+    }
+    assert gaps[layers] == min(gaps.values())
+
+
+@pytest.mark.parametrize("name", list(STACKS))
+def test_what_cannot_be_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot come within 5% of 100,000 parameters") as refusal:
+        matched(LSSVWMConfig(name=name), (64, 64, 3), ACTIONS, 100_000)
+    assert "\n" not in str(refusal.value)

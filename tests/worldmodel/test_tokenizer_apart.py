@@ -1,0 +1,47 @@
+"""A tokenizer taught apart from memory: frames come from latents alone, and memory teaches them nothing."""
+
+import pytest
+import torch
+
+from tests.worldmodel.small import ACTIONS, SHAPES, random_rows, shake
+from worldmodel import make
+from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+
+
+@pytest.fixture(params=["image", "vector"])
+def model(request):
+    torch.manual_seed(0)
+    config = LSSVWMConfig(
+        width=32, tokenizer_width=32, latents=16, classes=8, block_frames=4, units=16, free_nats=0.0,
+        tokenizer_apart=True,
+    )  # fmt: skip
+    made = make(config, SHAPES[request.param], ACTIONS)
+    shake(made, 0.1)
+    made.kind = request.param
+    return made
+
+
+def test_decoding_reads_the_latents_alone(model: LSSVWM):
+    feature = torch.rand(2, 3, model.tokens, model.feature_width)
+    other = feature.clone()
+    other[..., : model.config.width] = 0
+    assert torch.equal(model.decode(feature), model.decode(other))
+    other[..., model.config.width :] = 0
+    assert not torch.allclose(model.decode(feature), model.decode(other))
+
+
+def test_what_memory_learns_does_not_reach_the_tokenizer(model: LSSVWM):
+    rows = random_rows(model.kind, 2, 8)
+    losses, _, _ = model.loss(rows, model.initial(2))
+    tokenizer = [*model.tokenizer.encoder.parameters(), *model.posterior.parameters()]
+    backbone = list(model.backbone.parameters())
+    assert not moved(losses["dynamics"], tokenizer) and moved(losses["dynamics"], backbone)
+    assert moved(losses["reconstruction"], tokenizer) and not moved(losses["reconstruction"], backbone)
+
+
+def moved(loss: torch.Tensor, parameters: list[torch.nn.Parameter]) -> bool:
+    """Whether any of these has a gradient; all of them must, or none."""
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+    reached = [gradient is not None and bool(gradient.any()) for gradient in gradients]
+    assert all(reached) or not any(reached)
+    return all(reached)

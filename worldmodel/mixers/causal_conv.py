@@ -1,0 +1,72 @@
+"""Causal convolution in the place of local attention: the same frames and the same neighbours, at less cost.
+
+Depthwise over the token grid (3 x 3), then depthwise over time (k taps), of values that a gate lets through: the
+gated form in which H3 (Fu et al. 2023, arXiv 2212.14052) and Hyena (arXiv 2302.10866) put convolution in
+attention's place. In one frame a token sees its eight neighbours, where attention sees all.
+
+    v, g = W_in x;    y = W_out (silu(g) * (c + sum_{j<k} w_j * space(v)_{t-j}))
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from worldmodel.mamba2 import kept
+from worldmodel.mixers.base import Mixer
+
+
+class CausalConv(Mixer):
+    """Memory: `conv` (B, k - 1, N, D), the values of the last k - 1 frames, zero before the episode's first."""
+
+    def __init__(self, width: int, grid: tuple[int, int], frames: int):
+        super().__init__()
+        self.grid, self.frames = grid, frames
+        self.read = nn.Linear(width, 2 * width, bias=False)
+        self.space = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        self.time = nn.Parameter(torch.empty(frames, width).uniform_(-1, 1) * frames**-0.5)  # the last is now's
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.out = nn.Linear(width, width, bias=False)
+
+    def initial(self, batch: int) -> TensorDict:
+        """Zeros: as nothing is there."""
+        zeros = self.time.new_zeros(batch, self.frames - 1, self.grid[0] * self.grid[1], self.time.shape[1])
+        return TensorDict({"conv": zeros}, batch_size=[batch])
+
+    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, block_frames: int) -> tuple[Tensor, TensorDict]:
+        """See `Mixer`."""
+        B, T = x.shape[:2]
+        k = self.frames
+        value, gate = self.read(x).chunk(2, -1)
+        value = self._neighbours(value)
+        past = torch.cat([memory["conv"].to(value.dtype), value], 1)  # (B, k - 1 + T, N, D)
+        segment = F.pad(reset.cumsum(1), (k - 1, 0))  # (B, k - 1 + T); what memory holds is segment 0
+        y = self.out(self._over_time(past, segment) * F.silu(gate))
+
+        ends = kept(T, block_frames)
+        memories = torch.stack([_tail(past, segment, end + 1, end + k) for end in ends], 1)
+        return y, TensorDict({"conv": memories.to(memory["conv"].dtype)}, batch_size=[B, len(ends)])
+
+    def _neighbours(self, x: Tensor) -> Tensor:
+        """Convolution of each frame's grid, zero beyond its edges. (B, T, N, D) -> (B, T, N, D)"""
+        rows, columns = self.grid
+        image = rearrange(x, "b t (r c) d -> (b t) d r c", r=rows, c=columns)
+        return rearrange(self.space(image), "(b t) d r c -> b t (r c) d", b=len(x))
+
+    def _over_time(self, past: Tensor, segment: Tensor) -> Tensor:
+        """Tap by tap, none of which reaches over a reset. (B, k - 1 + T, N, D) -> (B, T, N, D)"""
+        k = self.frames
+        T = past.shape[1] - k + 1
+        weight = self.time.to(past.dtype)
+        out = torch.addcmul(self.bias.to(past.dtype), past[:, k - 1 :], weight[-1])
+        for tap in range(k - 1):
+            same = (segment[:, tap : tap + T] == segment[:, k - 1 :]).to(past.dtype)
+            out = torch.addcmul(out, past[:, tap : tap + T], same[..., None, None] * weight[tap])
+        return out
+
+
+def _tail(past: Tensor, segment: Tensor, begin: int, end: int) -> Tensor:
+    """past[:, begin:end], the frames up to the one before `end`, zero where a reset stands between."""
+    same = segment[:, begin:end] == segment[:, end - 1, None]
+    return past[:, begin:end] * same[..., None, None].to(past.dtype)

@@ -1,0 +1,48 @@
+"""A gated recurrent unit over each token's time (Cho et al. 2014, arXiv 1406.1078): the memory that a Dreamer has.
+
+Weights are shared by the tokens, each of which has a state of its own: its output, as wide as a token. With the
+weights' names of torch's nn.GRU::
+
+    r_t = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
+    u_t = sigmoid(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+    n_t = tanh(W_in x_t + b_in + r_t * (W_hn h_{t-1} + b_hn))
+    h_t = (1 - u_t) * n_t + u_t * h_{t-1}                        h_{t-1} = 0 where reset_t
+"""
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from worldmodel.mamba2 import kept, pick
+from worldmodel.mixers.base import Mixer
+
+
+class GRU(Mixer):
+    """Memory: `hidden` (B, N, D), the output of the frame before."""
+
+    def __init__(self, width: int, tokens: int):
+        super().__init__()
+        self.tokens = tokens
+        self.gru = nn.GRU(width, width)
+
+    def initial(self, batch: int) -> TensorDict:
+        """Zero states."""
+        zeros = next(self.gru.parameters()).new_zeros(batch, self.tokens, self.gru.hidden_size)
+        return TensorDict({"hidden": zeros}, batch_size=[batch])
+
+    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, block_frames: int) -> tuple[Tensor, TensorDict]:
+        """See `Mixer`."""
+        B, T, N, _ = x.shape
+        hidden = memory["hidden"]
+        u = x.to(hidden.dtype).transpose(0, 1).flatten(1, 2)  # (T, B * N, D)
+        # torch's loop, in which no state can be reset, goes from one reset to the next; they are rare
+        cuts = [0, *(reset[:, 1:].any(0).nonzero().flatten() + 1).tolist(), T]
+        ys = []
+        for begin, end in zip(cuts, cuts[1:], strict=False):
+            hidden = hidden * ~reset[:, begin, None, None]
+            y, _ = self.gru(u[begin:end], hidden.flatten(0, 1).unsqueeze(0))
+            ys.append(y.to(hidden.dtype))
+            hidden = y[-1].to(hidden.dtype).unflatten(0, (B, N))
+        y = torch.cat(ys).unflatten(1, (B, N)).transpose(0, 1)
+        ends = kept(T, block_frames)
+        return y, TensorDict({"hidden": pick(y, ends)}, batch_size=[B, len(ends)])
