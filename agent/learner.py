@@ -18,8 +18,10 @@ from agent.config import Config
 from agent.dream import dream
 from agent.fields import ConfigError, refusals
 from agent.flatten import flatten, optimizer_tensors, restore_optimizer, unflatten
+from agent.run import run_folder, stored_config
 from replay import Episode
-from worldmodel import Rows
+from worldmodel import Rows, pretrained
+from worldmodel.lssvwm import LSSVWM
 
 
 class Diverged(RuntimeError):
@@ -42,6 +44,17 @@ class Learner:
         self.updates = 0
         self.skipped = 0
         self._bad = 0
+
+    def begin(self) -> str | None:
+        """Gives a new run the weights of `worldmodel.pretrained`; says in a line what was taken, None where nothing.
+
+        Not for a run that is taken up or looked at: what it has learnt stands in its checkpoint. A ConfigError where
+        the file cannot be read or does not fit.
+        """
+        if not (isinstance(self.model, LSSVWM) and self.model.config.pretrained):
+            return None
+        with refusals():
+            return f"pretrained: {pretrained.load(self.model, self.model.config.pretrained)}"
 
     def autocast(self) -> AbstractContextManager:
         """The precision of everything but parameters, decays and states."""
@@ -173,13 +186,19 @@ class Learner:
 
 
 def check(config: Config) -> None:
-    """Refuses, with a ConfigError of one line, a model or an environment that cannot be made; costs no memory."""
+    """Refuses, with a ConfigError of one line, a model or an environment that cannot be made; costs no memory.
+
+    Weights to start from are looked at where the run is a new one.
+    """
     with refusals():
         environment = envs.make(config.env)
         shape, actions = spaces(environment.observation_space, environment.action_space)
         environment.close()
         with torch.device("meta"):
-            worldmodel.make(config.worldmodel, shape, actions)
+            model = worldmodel.make(config.worldmodel, shape, actions)
+        folder = run_folder(config.env, config.worldmodel.name, config.seed, config.run_dir)
+        if isinstance(model, LSSVWM) and model.config.pretrained and stored_config(folder) is None:
+            pretrained.check(model, model.config.pretrained)
 
 
 def choose_device(name: str) -> torch.device:

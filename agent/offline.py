@@ -41,7 +41,7 @@ def teach(
     Every tenth of the way, the losses on windows of `held_out_frames` of the episodes in `held_out` are logged as
     `heldout/...`: longer than training's windows, since memory is asked to reach further than it was taught.
 
-    Raises ConfigError where `data` holds no episodes, Diverged as `Learner.update`.
+    Raises ConfigError where `data` holds no episodes and as `Learner.begin`, Diverged as `Learner.update`.
     """
     replay = Replay(data, EVERYTHING)
     if not len(replay):
@@ -51,7 +51,9 @@ def teach(
     example = replay.get(replay.names()[0])
     learner = Learner(config, example.observation.shape[1:], example.action.shape[1])
     windows = Windows(replay, config.replay, config.seed)
-    _resume(learner, windows, folder)
+    begun = _resume(learner, windows, folder)
+    if begun:
+        say(begun)
     if learner.updates >= updates:
         return learner
     tenth, started, began = max(1, updates // 10), time.monotonic(), learner.updates
@@ -101,10 +103,13 @@ def _save(learner: Learner, windows: Windows, folder: Path, config: Config) -> N
     checkpoint.save(folder / "checkpoints", learner.updates, tensors | generators, meta, config.train.keep)
 
 
-def _resume(learner: Learner, windows: Windows, folder: Path) -> None:
+def _resume(learner: Learner, windows: Windows, folder: Path) -> str | None:
+    """Takes up the last checkpoint, or begins; what `Learner.begin` says."""
     found = checkpoint.load_latest(folder / "checkpoints")
-    if found is not None:
-        _, tensors, meta = found
-        learner.restore(tensors, meta)
-        windows.load_state_dict(meta["walkers"])
-        restore_rng("rng", np.random.default_rng(), tensors, meta["rng"])
+    if found is None:
+        return learner.begin()
+    _, tensors, meta = found
+    learner.restore(tensors, meta)
+    windows.load_state_dict(meta["walkers"])
+    restore_rng("rng", np.random.default_rng(), tensors, meta["rng"])
+    return None

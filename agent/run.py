@@ -8,7 +8,7 @@ from agent.fields import ConfigError, Field, fields, format_blocks
 
 FOLDERS = ("episodes", "checkpoints", "plots", "videos")
 
-FREE = {"run_dir", "steps", "wandb"} | {
+FREE = {"run_dir", "steps", "wandb", "worldmodel.checkpoint_frames"} | {
     f"train.{name}" for name in ("log_every", "eval_every", "save_every", "video_every", "keep", "threads", "device")
 }
 """What a resumed run may change: how long, how often and where, but nothing that decides what is learnt."""
@@ -16,9 +16,12 @@ FREE = {"run_dir", "steps", "wandb"} | {
 
 def run_folder(env: str, model: str, seed: int | str, run_dir: str = "") -> Path:
     """`run_dir`, or where it is empty runs/<env>-<worldmodel>-s<seed>, in letters any file system takes."""
-    if run_dir:
-        return Path(run_dir)
-    return Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "-", f"{env}-{model}-s{seed}")
+    return Path(run_dir) if run_dir else Path("runs") / file_name(f"{env}-{model}-s{seed}")
+
+
+def file_name(text: str) -> str:
+    """`text` in letters that any file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 def stored_config(folder: Path) -> Config | None:

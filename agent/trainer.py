@@ -53,7 +53,7 @@ class Trainer:
         self.steps = 0
         self.last_return: float | None = None
         self.log = RunLog(folder, config.wandb, config)
-        self._resume()
+        begun = self._resume()
         seed = int(np.random.SeedSequence([config.seed, self.steps]).generate_state(1)[0]) % (SEEDS // 2)
         self.collector = Collector(self.environments, self.replay, actions, seed)
         self.actor = Actor(self.learner, config.envs)
@@ -63,6 +63,8 @@ class Trainer:
         self.sums: defaultdict[str, float] = defaultdict(float)
         self.summed = 0
         self._say_hello(shape, actions)
+        if begun:
+            self.progress.note(begun)
 
     def run(self) -> None:
         """Trains until `config.steps`, then evaluates, saves and draws once more."""
@@ -152,16 +154,18 @@ class Trainer:
         self.environments.close()
         self.log.close()
 
-    def _resume(self) -> None:
+    def _resume(self) -> str | None:
+        """Takes up the last checkpoint, or begins; what `Learner.begin` says."""
         found = checkpoint.load_latest(self.folder / "checkpoints")
         if found is None:
             self.log.truncate_after(-1)
-            return
+            return self.learner.begin()
         self.steps, tensors, meta = found
         self.learner.restore(tensors, meta)
         self.windows.load_state_dict(meta["walkers"])
         restore_rng("rng", self.random, tensors, meta["rng"])
         self.log.truncate_after(self.steps)
+        return None
 
     def _say_hello(self, shape: tuple[int, ...], actions: int) -> None:
         learner, note = self.learner, self.progress.note
