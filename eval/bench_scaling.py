@@ -8,7 +8,7 @@ import torch
 
 import worldmodel
 from agent import presets
-from agent.config import Config, model_config
+from agent.config import Config, WorldModelConfig, model_config
 from agent.fields import changed
 from agent.files import replace_atomically
 from agent.learner import choose_device
@@ -58,9 +58,16 @@ def _pass(name: str, batch: int, length: int, device: torch.device) -> Callable[
     """Loss and gradient of one batch of windows."""
     config = presets.apply("debug", "image", Config(worldmodel=model_config(name)))
     config = changed(config, {"worldmodel.full_frames": length, "worldmodel.block_frames": 16})
+    return gradient_pass(config.worldmodel, batch, length, SHAPE, device)
+
+
+def gradient_pass(
+    config: WorldModelConfig, batch: int, length: int, shape: tuple[int, ...], device: torch.device
+) -> Callable[[], None]:
+    """Loss and gradient, under bfloat16 autocast, of one batch of windows of noise."""
     torch.manual_seed(0)
-    model = worldmodel.make(config.worldmodel, SHAPE, ACTIONS).to(device)
-    rows = random_rows(batch, length, SHAPE, ACTIONS).to(device)
+    model = worldmodel.make(config, shape, ACTIONS).to(device)
+    rows = random_rows(batch, length, shape, ACTIONS).to(device)
     state = model.initial(batch)
 
     def work() -> None:

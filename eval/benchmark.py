@@ -1,4 +1,4 @@
-"""How fast: `python -m eval.benchmark update|scaling|dream|act|envs [--json [PATH]]`.
+"""How fast: `python -m eval.benchmark update|scaling|checkpointing|dream|act|envs [--json [PATH]]`.
 
 Warmed up, medians, comparisons side by side in one run; the hardware is named.
 """
@@ -19,7 +19,7 @@ import torch  # noqa: E402
 
 import worldmodel  # noqa: E402
 from agent.files import write_text_atomically  # noqa: E402
-from eval import bench_envs, bench_history, bench_scaling, bench_update  # noqa: E402
+from eval import bench_checkpointing, bench_envs, bench_history, bench_scaling, bench_update  # noqa: E402
 from worldmodel.ssd import implementation  # noqa: E402
 
 
@@ -68,6 +68,21 @@ def _parser() -> argparse.ArgumentParser:
     scaling.add_argument("--lengths", nargs="+", type=int, default=bench_scaling.LENGTHS, help="frames in a window")
     scaling.add_argument("--rounds", type=int, default=3, help="passes timed of each (default: 3)")
     scaling.add_argument("--plot", metavar="PATH", help="draw the figure there")
+
+    checkpointing = command(
+        "checkpointing",
+        bench_checkpointing.bench_checkpointing,
+        bench_checkpointing.print_table,
+        "time and memory a frame with activations kept, and computed again by segments",
+    )
+    checkpointing.add_argument(
+        "--windows", nargs="+", default=bench_checkpointing.WINDOWS, metavar="BxT", help="batch x frames in a window"
+    )
+    checkpointing.add_argument(
+        "--segments", nargs="+", type=int, default=bench_checkpointing.SEGMENTS, help="frames of a segment; 0: keep all"
+    )
+    checkpointing.add_argument("--size", type=int, default=64, help="pixels of a frame's side (default: 64)")
+    checkpointing.add_argument("--rounds", type=int, default=5, help="passes timed of each (default: 5)")
 
     for name, run, words in (
         ("dream", bench_history.bench_dream, "milliseconds an imagined frame by length of history"),

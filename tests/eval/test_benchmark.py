@@ -60,3 +60,11 @@ def test_the_peak_is_that_since_it_was_reset():
     assert high - before > 0.19
     del x
     assert reset_peak(CPU) < high - 0.15
+
+
+def test_checkpointing_has_every_window_and_segment(capsys):
+    main("checkpointing --windows 1x32 2x16 --segments 0 16 --size 32 --rounds 1".split())
+    assert "KB/frame" in capsys.readouterr().out
+    main("checkpointing --windows 2x16 --segments 0 16 --size 32 --rounds 1 --json".split())
+    rows = json.loads(capsys.readouterr().out)["windows"]["2x16"]
+    assert list(rows) == ["0", "16"] and all(row["ms_per_frame"] > 0 for row in rows.values())
