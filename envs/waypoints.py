@@ -1,4 +1,4 @@
-"""A scripted walker for Memory Maze, led to the targets by the labels: for tests and data collection."""
+"""Scripted walkers for Memory Maze, led by the labels: to the targets, or to random cells. For tests and data."""
 
 from __future__ import annotations
 
@@ -37,9 +37,39 @@ class Waypoints:
             return int(self._rng.integers(6))
         position = np.asarray(info["agent_pos"])
         goal = np.asarray(info["target_pos"] if goal is None else goal)
-        path = shortest_path(info["maze_layout"], _cell(position), _cell(goal))
-        waypoint = np.array(path[1]) + 0.5 if len(path) > 1 else goal
-        return _steer(np.asarray(info["agent_dir"]), waypoint - position)
+        path = shortest_path(info["maze_layout"], cell_of(position), cell_of(goal))
+        waypoint = centre(path[1]) if len(path) > 1 else goal
+        return steer(np.asarray(info["agent_dir"]), waypoint - position)
+
+
+class RandomGoals:
+    """Walks as `Waypoints` to a random cell, then to the next: the policy of the public Memory Maze data.
+
+    Goals are drawn uniformly from the cells one can walk on, whatever the target is.
+
+    Args:
+        noise: probability of a random action in place of the chosen one.
+        seed: of the goals and the random actions.
+    """
+
+    def __init__(self, noise: float, seed: int) -> None:
+        goals, actions = np.random.SeedSequence(seed).generate_state(2)
+        self._rng = np.random.default_rng(goals)
+        self._walker = Waypoints(noise, int(actions))
+        self._goal: Cell | None = None
+
+    def act(self, info: Mapping[str, Any]) -> int:
+        """The next action; `info` as for `Waypoints`, of the frame before it."""
+        here = cell_of(info["agent_pos"])
+        if self._goal is None or here == self._goal:
+            self._goal = random_cell(info["maze_layout"], here, self._rng)
+        return self._walker.act(info, centre(self._goal))
+
+
+def random_cell(layout: np.ndarray, here: Cell, rng: np.random.Generator) -> Cell:
+    """A cell (x, y) other than `here` where layout[y, x] is 1, each with the same chance."""
+    free = [(int(x), int(y)) for y, x in np.argwhere(layout) if (x, y) != here]
+    return free[rng.integers(len(free))]
 
 
 def shortest_path(layout: np.ndarray, start: Cell, end: Cell) -> list[Cell]:
@@ -66,11 +96,17 @@ def shortest_path(layout: np.ndarray, start: Cell, end: Cell) -> list[Cell]:
     return path[::-1]
 
 
-def _cell(position: np.ndarray) -> Cell:
+def cell_of(position: np.ndarray) -> Cell:
+    """The cell (x, y) that a position (2,) lies in."""
     return int(position[0]), int(position[1])
 
 
-def _steer(heading: np.ndarray, to_waypoint: np.ndarray) -> int:
+def centre(cell: Cell) -> np.ndarray:
+    """The position (2,) of a cell's middle."""
+    return np.array(cell) + 0.5
+
+
+def steer(heading: np.ndarray, to_waypoint: np.ndarray) -> int:
     """Turn, or walk, or both, by the angle from the heading to the waypoint (positive is to the left)."""
     cross = heading[0] * to_waypoint[1] - heading[1] * to_waypoint[0]
     angle = np.arctan2(cross, heading @ to_waypoint)

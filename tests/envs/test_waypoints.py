@@ -1,9 +1,21 @@
-"""The scripted walker: its paths, and its steering."""
+"""The scripted walkers: their paths, their steering, and the way back."""
 
 import numpy as np
 import pytest
 
-from envs.waypoints import FORWARD, FORWARD_LEFT, LEFT, RIGHT, Waypoints, shortest_path
+from envs.reverse import BACK, OUT, OutAndBack
+from envs.waypoints import (
+    FORWARD,
+    FORWARD_LEFT,
+    FORWARD_RIGHT,
+    LEFT,
+    RIGHT,
+    RandomGoals,
+    Waypoints,
+    cell_of,
+    random_cell,
+    shortest_path,
+)
 
 LAYOUT = np.array([[1, 1, 1], [0, 0, 1], [1, 1, 1]], np.uint8)  # row 0 is the bottom
 
@@ -43,3 +55,47 @@ def test_noise_is_seeded():
     actions = [one.act(info) for _ in range(50)]
     assert actions == [other.act(info) for _ in range(50)]
     assert FORWARD in actions and len(set(actions)) > 2
+
+
+def test_random_goals_are_other_cells_one_can_walk_on():
+    rng = np.random.default_rng(0)
+    drawn = {random_cell(LAYOUT, (1, 2), rng) for _ in range(100)}
+    assert drawn == {(x, y) for x in range(3) for y in range(3) if LAYOUT[y, x]} - {(1, 2)}
+
+
+def stroll(policy, steps: int, layout: np.ndarray = LAYOUT) -> list[tuple[int, int]]:
+    """Cells of a walker that turns by 18.4 degrees and walks a quarter of a cell at a step, as the maze's does."""
+    position, angle, walked = np.array([0.5, 0.5]), 0.0, []
+    for _ in range(steps):
+        info = {"maze_layout": layout, "agent_pos": position, "agent_dir": np.array([np.cos(angle), np.sin(angle)])}
+        walked.append(cell_of(position))
+        action = policy.act(info)
+        angle += np.radians(18.4) * ((action in (LEFT, FORWARD_LEFT)) - (action in (RIGHT, FORWARD_RIGHT)))
+        if action in (FORWARD, FORWARD_LEFT, FORWARD_RIGHT):
+            position = position + 0.25 * np.array([np.cos(angle), np.sin(angle)])
+    return [cell for i, cell in enumerate(walked) if i == 0 or cell != walked[i - 1]]
+
+
+def test_random_goals_are_reached_one_after_another():
+    walked = stroll(RandomGoals(0.0, seed=0), 400, np.ones((9, 9), np.uint8))
+    assert len(set(walked)) > 30
+
+
+@pytest.mark.parametrize("steps", [100, 301, 800])
+def test_out_and_back(steps):
+    phases = []
+
+    class Watched(OutAndBack):
+        def act(self, info):
+            phases.append(self.phase)
+            return super().act(info)
+
+    walked = stroll(Watched(steps, seed=2), steps)
+    assert len(walked) > 2 and walked == walked[::-1] and walked[0] == (0, 0)
+    assert phases == [OUT] * (steps // 2 + 1) + [BACK] * (steps - steps // 2 - 1)
+
+
+def test_out_and_back_takes_two_steps():
+    with pytest.raises(ValueError, match="at least 2 steps, not 1"):
+        OutAndBack(1, seed=0)
+    assert len(stroll(OutAndBack(2, seed=0), 2)) == 1

@@ -1,0 +1,95 @@
+"""A scripted walker for Memory Maze that goes out and comes back the same way, so that what it meets was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.waypoints import LEFT, Cell, cell_of, centre, random_cell, shortest_path, steer
+
+OUT, BACK = 0, 1  # the label `phase`
+TURN = 20
+"""Steps of a full turn on the spot: 18.4 degrees each."""
+LOOKS = 0.25
+"""The chance to look around in a cell entered for the first time; in the start it is certain."""
+ARRIVED = 0.3
+"""Distance in cells at which the middle of a cell counts as reached: a step is a quarter of a cell."""
+CELL_STEPS, CORNER_STEPS = 5, 7
+"""Steps to the next cell, and for a change of direction before it; generous."""
+
+
+class OutAndBack:
+    """The retrieval walk of LSSVWM (arXiv 2505.20171, section 5): a path, and then the same path reversed.
+
+    In the first half of the steps it walks to random cells, one after another. In the second half it visits the
+    cells of that walk in reverse order. It always walks from one cell's middle to the next one's, and without
+    noise.
+
+    It cannot walk backwards: it turns round, and sees on the way back what was behind it on the way out. So that
+    this was seen too, it looks around, by a full turn on the spot, in the start and in a quarter of the cells
+    that it enters for the first time. On the way back it looks around again in these cells, as long as time to
+    walk the rest is left. Where no time is left to reach another cell, at the end of either half, it turns.
+
+    Args:
+        steps: of the whole episode, at least 2; even numbers are split in half, of odd ones more is the way back.
+            From about 100 on, the time suffices to come back.
+        seed: of the goals and of where it looks around.
+    """
+
+    def __init__(self, steps: int, seed: int) -> None:
+        if steps < 2:
+            raise ValueError(f"out and back takes at least 2 steps, not {steps}")
+        self._steps, self._half = steps, steps // 2
+        self._rng = np.random.default_rng(seed)
+        self._taken = 0
+        self._turning = 0  # steps left of looking around
+        self._route: list[Cell] = []  # cells whose middle is still to be reached, the next one first
+        self._visited: list[Cell] = []  # cells of the way out, in order
+        self._looked: list[Cell] = []
+
+    @property
+    def phase(self) -> int:
+        """OUT or BACK: of the last action, OUT before the first."""
+        return BACK if self._taken > self._half else OUT
+
+    def act(self, info: Mapping[str, Any]) -> int:
+        """The next action; maze_layout, agent_pos and agent_dir of `info` are read, of the frame before it."""
+        here = cell_of(info["agent_pos"])
+        if self._taken <= self._half and self._visited[-1:] != [here]:
+            self._visited.append(here)
+        if self._taken == self._half:
+            self._turning = 0
+            self._route = self._visited[::-1]
+        self._taken += 1
+        self._arrive(info["agent_pos"], here)
+        if self._taken <= self._half and not self._route:
+            self._route = shortest_path(info["maze_layout"], here, random_cell(info["maze_layout"], here, self._rng))
+        if self._turning or not self._route:
+            self._turning = max(0, self._turning - 1)
+            return LEFT
+        return steer(np.asarray(info["agent_dir"]), centre(self._route[0]) - np.asarray(info["agent_pos"]))
+
+    def _arrive(self, position: np.ndarray, here: Cell) -> None:
+        """Strike the next cell off the route if its middle is reached, and decide whether to look around there."""
+        if self._turning or not self._route or np.linalg.norm(centre(self._route[0]) - position) > ARRIVED:
+            return
+        self._route.pop(0)
+        if self._taken <= self._half:
+            left = self._half - self._taken
+            fresh = here not in self._looked and self._visited.count(here) == 1
+            if left < CELL_STEPS + CORNER_STEPS:
+                self._turning = left + 1
+            elif fresh and (not self._looked or self._rng.random() < LOOKS):
+                self._looked.append(here)
+                self._turning = TURN
+        elif here in self._looked and self._steps - self._taken >= TURN + _walking([here, *self._route]):
+            self._turning = TURN
+
+
+def _walking(cells: Sequence[Cell]) -> int:
+    """Steps that suffice to walk along these cells, with a turn at the beginning."""
+    moves = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(cells, cells[1:], strict=False)]
+    corners = 1 + sum(a != b for a, b in zip(moves, moves[1:], strict=False))
+    return CELL_STEPS * len(moves) + CORNER_STEPS * corners

@@ -1,0 +1,229 @@
+"""Episodes of a scripted policy, in the Memory Maze dataset's layout, to teach a world model from or to measure it on.
+
+    python -m replay.collect --env MemoryMaze --episodes 40 --policy waypoints --out data/train
+
+Policies:
+  waypoints  Memory Maze: walks the shortest way to a random cell, then to the next, with random actions between
+             (--noise); as the public dataset's.
+  reverse    Memory Maze: walks for half of the steps, then back through the same cells, looking around in some of
+             them; adds the label `phase`, 0 out, 1 back. See envs/reverse.py.
+  random     any environment: uniform actions, each held for a random while.
+
+Labels (maze layout, positions, ...) are stored where the environment has them. Episode i depends on --env, --policy,
+--seed, --steps, --noise and i alone: the number of workers changes nothing, and the same command again makes what is
+missing. A folder holds episodes of one such set, written in its collect.json.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import envs
+from envs.policies import POLICIES
+from replay.atomic import remove_leftovers, write_atomically
+from replay.buffer import OWN_NAME
+from replay.record import Recording, Unrecordable
+from replay.recorders import record_all
+
+NOISE = 0.1
+"""The default share of random actions of `waypoints`."""
+REVERSE_STEPS = 800
+"""The default length of `reverse`: 400 out and 400 back, as in LSSVWM (arXiv 2505.20171)."""
+SETTINGS = "collect.json"
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m replay.collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--env", required=True, help="environment, e.g. MemoryMaze or ObjectRecall:delay=50")
+    parser.add_argument("--episodes", type=_positive, required=True, metavar="N", help="episodes 0 to N - 1")
+    parser.add_argument("--policy", choices=POLICIES, required=True, help="see above")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="made if missing")
+    parser.add_argument("--workers", type=_positive, help="processes (default: one for each core)")
+    parser.add_argument("--seed", type=int, default=0, help="of the whole set (default: 0)")
+    parser.add_argument("--noise", type=float, help=f"of waypoints: share of random actions (default: {NOISE})")
+    parser.add_argument(
+        "--steps",
+        type=_positive,
+        help=f"end episodes after so many (default: the environment's length; of reverse {REVERSE_STEPS})",
+    )
+    given = parser.parse_args(argv)
+    try:
+        made = collect(
+            given.env,
+            given.episodes,
+            given.policy,
+            given.out,
+            seed=given.seed,
+            steps=given.steps,
+            noise=given.noise,
+            workers=given.workers,
+        )
+        print(f"{given.out}: {made} episodes collected, {len(held(given.out))} held")
+    except (Unrecordable, envs.UnknownEnvironment, OSError) as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"stopped, {len(held(given.out))} episodes in {given.out}: the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def collect(
+    env: str,
+    episodes: int,
+    policy: str,
+    folder: Path,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    noise: float | None = None,
+    workers: int | None = None,
+    stream: TextIO | None = None,
+) -> int:
+    """Make those of episodes 0 to `episodes` - 1 that `folder` does not hold; returns how many were made.
+
+    See the module for the rest. Another collector at work in the folder is waited for.
+
+    Args:
+        env, policy, steps, noise: as on the command line; None is the default of the policy.
+        seed: at least 0.
+        workers: processes; None is one for each core.
+        stream: where the progress goes, by default standard error.
+
+    Raises:
+        Unrecordable: in one line: the policy does not fit the environment, an option is wrong, or the folder holds
+            other episodes.
+        envs.UnknownEnvironment: as `envs.make`.
+        OSError: a file cannot be written.
+        RuntimeError: an episode raised an exception, with its traceback; what is finished stays.
+    """
+    recording = _checked(Recording(env, policy, seed, steps, noise))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        remove_leftovers(folder)
+        _settle(folder, recording)
+        missing = sorted(set(range(episodes)) - held(folder))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if missing:
+            progress = _Progress(len(missing), stream or sys.stderr)
+            record_all(recording, folder, missing, min(workers or cores, len(missing)), progress.update)
+            progress.close()
+    return len(missing)
+
+
+def held(folder: Path) -> set[int]:
+    """The numbers of the episodes in a folder."""
+    return {int(match[1]) for path in folder.glob("*.npz") if (match := OWN_NAME.fullmatch(path.name))}
+
+
+def _checked(asked: Recording) -> Recording:
+    """With the policy's defaults filled in. Raises Unrecordable or envs.UnknownEnvironment."""
+    envs.check_name(asked.env)
+    if asked.policy not in POLICIES:
+        raise Unrecordable(f"unknown policy {asked.policy!r}: one of {', '.join(POLICIES)}")
+    if asked.policy != "random" and not asked.env.startswith("MemoryMaze"):
+        raise Unrecordable(f"policy {asked.policy!r} walks in Memory Maze, not in {asked.env}: want 'random' there")
+    if asked.noise is not None and asked.policy != "waypoints":
+        raise Unrecordable(f"policy {asked.policy!r} takes no noise: 'waypoints' does")
+    if asked.noise is not None and not 0 <= asked.noise <= 1:
+        raise Unrecordable(f"noise is a share from 0 to 1, not {asked.noise}")
+    if asked.seed < 0:
+        raise Unrecordable(f"a seed is at least 0, not {asked.seed}")
+    least = 2 if asked.policy == "reverse" else 1
+    if asked.steps is not None and asked.steps < least:
+        raise Unrecordable(f"episodes of {asked.policy!r} have at least {least} steps, not {asked.steps}")
+    steps = REVERSE_STEPS if asked.policy == "reverse" and asked.steps is None else asked.steps
+    noise = NOISE if asked.policy == "waypoints" and asked.noise is None else asked.noise
+    return Recording(asked.env, asked.policy, asked.seed, steps, noise)
+
+
+def _settle(folder: Path, recording: Recording) -> None:
+    """Write the settings beside the episodes, or compare them with those there. Raises Unrecordable."""
+    path, wanted = folder / SETTINGS, asdict(recording)
+    if not path.exists():
+        if any(folder.glob("*.npz")):
+            raise Unrecordable(f"{folder} holds episodes of another origin (no {SETTINGS}): give another folder")
+        text = json.dumps(wanted, indent=1) + "\n"
+
+        def write(file: BinaryIO) -> None:
+            file.write(text.encode())
+
+        write_atomically(path, write)
+        return
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        raise Unrecordable(f"{path} cannot be read: give another folder") from None
+    other = [name for name in wanted if name not in found or found[name] != wanted[name]]
+    if other:
+        differences = "; ".join(f"{name} {found.get(name)!r}, not {wanted[name]!r}" for name in other)
+        raise Unrecordable(f"{folder} was collected with {differences}: give another folder")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which goes with the process; where a file system has none, do without."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Progress:
+    """`episodes 12/40  steps/s 211  left 0:02:10`: live on a terminal, a plain line each half minute elsewhere."""
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        self._total, self._stream = total, stream
+        self._live = stream.isatty()
+        self._every = 0.5 if self._live else 30.0
+        self._began = self._shown = time.monotonic()
+        self._episodes = self._steps = 0
+
+    def update(self, finished: Sequence[int]) -> None:
+        """Take in the steps of each episode finished since the last call, and show the line if it is time."""
+        self._episodes += len(finished)
+        self._steps += sum(finished)
+        if time.monotonic() - self._shown >= self._every:
+            self._show()
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._show()
+        if self._live:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        line = f"episodes {self._episodes}/{self._total}"
+        if self._episodes:
+            seconds = self._shown - self._began
+            left = timedelta(seconds=round(seconds / self._episodes * (self._total - self._episodes)))
+            line += f"  steps/s {self._steps / seconds:.0f}  left {left}"
+        self._stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")
+        self._stream.flush()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"want a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
