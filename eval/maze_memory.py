@@ -1,0 +1,110 @@
+"""What a world model remembers of a maze: spatial retrieval, reasoning, and frames by when their view was last seen.
+
+After LSSVWM (arXiv 2505.20171, section 5), at any size:
+
+- retrieval: the first half of an episode is context, a walk; the second half retraces it, and is dreamed under the
+  actions taken. What comes was seen.
+- reasoning: 72 % of an episode is context (576 of 800 frames there), the rest a walk on, dreamed.
+- views: with all true frames before it in memory, each frame up to `HORIZON` ahead is predicted, and scored by how
+  many steps ago its view was last in memory: from within half a cell, in about its direction.
+
+PSNR in dB and SSIM (Wang et al. 2004, over uniform windows; `worldmodel.tokenizer.ssim`) of the mean of sampled dreams.
+Beside the model: the last context frame repeated, and the mean of the context's frames.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.learner import Learner
+from agent.openloop import predict, psnr
+from replay import Episode
+from worldmodel.tokenizer import ssim
+
+HORIZON = 8
+"""Frames ahead that views are predicted."""
+CELLS, DEGREES = 0.5, 20.0
+"""How near in place and direction two frames show the same view."""
+BINS = ((1, 15), (16, 63), (64, 255), (256, 1 << 30))
+"""Steps since a view was last seen, both ends included; a bin of its own holds those never seen."""
+
+Scores = dict[str, dict[str, float]]
+"""`psnr`, `ssim` and `frames`, by what was predicted and by whom."""
+
+
+@torch.no_grad()
+def continued(learner: Learner, episodes: Sequence[Episode], share: float, dreams: int = 4) -> Scores:
+    """The rest of episodes of one length after `share` of their frames: by the model, by repetition, by the mean."""
+    rows = learner.episodes(episodes)
+    count, length = rows.shape
+    context = int(length * share)
+    model = learner.model
+    with learner.autocast():
+        state = model.initial(count)
+        for begin in range(0, context, 64):
+            state = model.observe(rows[:, begin : min(begin + 64, context)], state, mode=True).final
+        state = torch.cat([state] * dreams)
+        frames = []
+        for at in range(context, length):
+            state = model.dream(state, rows.action[:, at].repeat(dreams, 1))
+            image = model.decode(model.feature(state)).clamp(0, 1)
+            frames.append(image.unflatten(0, (dreams, count)).mean(0))
+    truth = rows.observation.float() / 255
+    future = truth[:, context:]
+    return {
+        "model": _scores(torch.stack(frames, 1), future),
+        "repeat": _scores(truth[:, context - 1 : context].expand_as(future), future),
+        "mean": _scores(truth[:, :context].mean(1, keepdim=True).expand_as(future), future),
+    }
+
+
+@torch.no_grad()
+def by_view(learner: Learner, episodes: Sequence[Episode]) -> Scores:
+    """Frames up to `HORIZON` ahead, by steps since their view was last seen: names as `16-63`, `256-`, `never`."""
+    since, predicted, truth = [], [], []
+    for episode in episodes:
+        windows = predict(learner, episode, HORIZON, dreams=4)
+        frames = windows.index[:, None].cpu() + torch.arange(1, HORIZON + 1)
+        since.append(steps_since(episode.labels, windows.index.cpu().numpy(), frames.numpy()).ravel())
+        predicted.append(windows.expected.flatten(0, 1))
+        truth.append(windows.truth.flatten(0, 1))
+    steps, guess, real = np.concatenate(since), torch.cat(predicted), torch.cat(truth)
+    chosen = {f"{low}-{high if high < 1 << 30 else ''}": (steps >= low) & (steps <= high) for low, high in BINS}
+    chosen["never"] = steps == 0
+    return {name: _scores(guess[mask], real[mask]) for name, mask in chosen.items() if mask.any()}
+
+
+def steps_since(labels: Mapping[str, np.ndarray], last: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """For each of `frames` (W, H), steps since its view was seen in the frames up to `last` (W,); 0: never."""
+    place, direction = labels["agent_pos"], labels["agent_dir"]
+    near = np.linalg.norm(place[frames][:, :, None] - place, axis=-1) <= CELLS  # (W, H, L)
+    same = direction[frames] @ direction.T >= np.cos(np.radians(DEGREES))
+    seen = near & same & (np.arange(len(place)) <= last[:, None, None])
+    latest = len(place) - 1 - seen[..., ::-1].argmax(-1)
+    return np.where(seen.any(-1), frames - latest, 0)
+
+
+def _scores(predicted: Tensor, truth: Tensor) -> dict[str, float]:
+    count = truth.shape[:-3].numel()
+    return {"psnr": float(psnr(predicted, truth).mean()), "ssim": float(ssim(predicted, truth)), "frames": count}
+
+
+def print_table(results: Sequence[dict[str, Any]]) -> None:
+    """What `eval.retention` found, a line for each run: SSIM / PSNR."""
+
+    def cell(score: Mapping[str, float]) -> str:
+        return f"{score['ssim']:.3f} / {score['psnr']:.1f}"
+
+    views = list(dict.fromkeys(name for result in results for name in result["views"]))
+    print("SSIM / PSNR of dreamed frames; by steps since a view was last seen, up to 8 frames ahead")
+    print(f"{'':24s}" + "".join(f"{name:>14s}" for name in ("retrieval", "reasoning", *views)))
+    for result in results:
+        cells = [cell(result[task]["model"]) for task in ("retrieval", "reasoning")]
+        cells += [cell(result["views"][name]) if name in result["views"] else "" for name in views]
+        print(f"{result['run']:24s}" + "".join(f"{text:>14s}" for text in cells))
+    for easy in ("repeat", "mean"):
+        cells = [cell(results[0][task][easy]) for task in ("retrieval", "reasoning")]
+        print(f"{easy:24s}" + "".join(f"{text:>14s}" for text in cells))

@@ -1,0 +1,230 @@
+"""How long does a world model remember? `python -m eval.retention --worldmodels lssvwm,local --seeds 0,1`
+
+Teaches each world model, for each seed, the same episodes, and measures what it remembers of others. All have as many
+parameters as lssvwm, by their number of layers (arXiv 2505.20171 compares so), unless --unmatched.
+
+- ObjectRecall, SceneCut: what it expects of a thing that disappeared and comes back, by delay; see
+  `eval.recall_memory`.
+- Memory Maze: retrieval, reasoning, and frames by when their view was last seen; see `eval.maze_memory`.
+
+A run that is there already is taken up again, or only measured where it is done. Prints a table; writes
+RUN/retention.json for each run as it ends, and OUT/retention.json and OUT/retention.png of all.
+
+`python -m eval.retention RUN [RUN ...]` does the same for runs that were taught before. Options of train_agent.py
+(--worldmodel.blocks 1x1, --replay.first-frames 16) go to every model taught; --tag names such a variant.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import envs
+from agent.cli import one_line_errors, parse
+from agent.config import Config
+from agent.fields import ConfigError, refusals
+from agent.files import write_text_atomically
+from agent.learner import Learner, check, spaces
+from agent.offline import EVERYTHING, teach
+from agent.restore import load_run
+from agent.run import file_name, open_run
+from eval import maze_memory, recall_memory
+from eval.retention_plot import plot
+from replay import Replay
+from replay.collect import collect
+from worldmodel.match import count, matched
+
+RECALL = {
+    "preset": "cpu",
+    "replay.batch": "2",
+    "replay.frames": "128",
+    "replay.first-frames": "32",
+    "worldmodel.tokenizer-apart": "True",
+    "worldmodel.tokenizer-layers": "1",
+    "worldmodel.latents": "128",
+    "worldmodel.classes": "16",
+    "worldmodel.width": "64",
+    "worldmodel.units": "64",
+    "worldmodel.reconstruction-weight": "30",
+    "worldmodel.dynamics-weight": "10",
+    "train.clip": "1000",
+    "train.threads": "1",
+}
+MAZE = {
+    "preset": "cpu",
+    "replay.batch": "2",
+    "replay.frames": "128",
+    "replay.first-frames": "32",
+    "worldmodel.tokenizer-apart": "True",
+    "worldmodel.latents": "128",
+    "worldmodel.classes": "16",
+    "worldmodel.width": "96",
+    "worldmodel.units": "64",
+    "worldmodel.reconstruction-weight": "10",
+    "worldmodel.dynamics-weight": "10",
+    "train.clip": "1000",
+    "train.threads": "1",
+}
+"""Options of train_agent.py for small pictures and for mazes; those of the command line go before them."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command."""
+    arguments, options = _arguments(argv)
+    results = []
+    with one_line_errors():
+        for seed in arguments.seeds:
+            for name in arguments.worldmodels:
+                arguments.runs.append(_teach(arguments, options, name, seed))
+                results.append(_measured(arguments.runs[-1], arguments))
+        results = [_measured(run, arguments) for run in arguments.runs]
+        if len({"delays" in result for result in results}) > 1:
+            raise ConfigError("runs in mazes and runs with delays have no table in common")
+    mazes = "delays" not in results[0]
+    (maze_memory if mazes else recall_memory).print_table(results)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(arguments.out / "retention.json", json.dumps(results, indent=1) + "\n")
+    print(f"\n{arguments.out / 'retention.json'}")
+    if not mazes:
+        plot(results, arguments.out / "retention.png")
+        print(arguments.out / "retention.png")
+
+
+def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """This command's own options, and those of train_agent.py."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.retention", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders that were taught before")
+    parser.add_argument("--worldmodels", type=_names, default=[], metavar="A,B", help="world models to teach, by name")
+    parser.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1", help="seeds of each (default: 0)")
+    parser.add_argument(
+        "--env", default="ObjectRecall:delay=2..50,shown=4,back=3", help="what is taught (default: %(default)s)"
+    )
+    parser.add_argument("--updates", type=int, default=1_800, help="updates of each (default: %(default)s)")
+    parser.add_argument("--data", type=int, help="episodes to teach (default: 3000 short ones, 30 in a maze)")
+    parser.add_argument(
+        "--delays",
+        type=_numbers,
+        default=[5, 10, 25, 50, 100, 256, 512],
+        metavar="5,10",
+        help="frames between disappearing and return to measure at (default: 5 to 512, four windows)",
+    )
+    parser.add_argument("--episodes", type=int, help="held-out episodes (default: 100 a delay, 8 in a maze)")
+    parser.add_argument(
+        "--unmatched", action="store_true", help="leave layers as they are: not as many parameters as lssvwm has"
+    )
+    parser.add_argument("--tag", default="", help="names a variant: part of its runs' folders and of its label")
+    parser.add_argument("--out", type=Path, default=Path("runs/retention"), help="folder (default: %(default)s)")
+    arguments, options = parser.parse_known_args(argv)
+    if not arguments.runs and not arguments.worldmodels:
+        parser.error("name runs, or --worldmodels to teach")
+    if arguments.runs and options:
+        parser.error(f"{options[0]}: options of train_agent.py go with --worldmodels")
+    return arguments, options
+
+
+def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
+    """The run folder of one model, taught."""
+    label = f"{name}-{arguments.tag}" if arguments.tag else name
+    folder = arguments.out / f"{label}-s{seed}"
+    config = configuration(arguments.env, name, seed, folder, options)
+    check(config)
+    if not arguments.unmatched:
+        environment = envs.make(config.env)
+        shape = spaces(environment.observation_space, environment.action_space)
+        environment.close()
+        lssvwm = configuration(arguments.env, "lssvwm", seed, arguments.out / "none", options).worldmodel
+        with refusals():
+            config.worldmodel = matched(config.worldmodel, *shape, count(lssvwm, *shape))
+    open_run(config)
+    train, held_out = _episodes(config.env, arguments)
+    teach(config, folder, train, arguments.updates, held_out)
+    return folder
+
+
+def _episodes(env: str, arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """Folders of episodes to teach, and of others to validate on; collected where they are missing."""
+    train, held_out = (arguments.out / "episodes" / file_name(f"{env}-{part}") for part in ("train", "heldout"))
+    if _is_maze(env):
+        collect(env, arguments.data or 30, "waypoints", train, seed=0)
+        collect(env, 4, "waypoints", held_out, seed=1)
+    else:
+        recall_memory.gather(env, arguments.data or 3_000, train, seed=0)
+        recall_memory.gather(env, 64, held_out, seed=500_000)
+    return train, held_out
+
+
+def configuration(env: str, name: str, seed: int, folder: Path, options: Sequence[str]) -> Config:
+    """What train_agent.py would make of these options, over `RECALL` or `MAZE`."""
+    defaults = [f"--{option}={value}" for option, value in (MAZE if _is_maze(env) else RECALL).items()]
+    own = ["--env", env, "--worldmodel", name, "--seed", str(seed), "--run-dir", str(folder)]
+    return parse([*defaults, *options, *own])
+
+
+def _measured(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The run's retention.json, made anew where it is missing, or is of an earlier checkpoint or other delays."""
+    config, learner, step = load_run(run)
+    maze = _is_maze(config.env)
+    wanted = {"step": step, "episodes": arguments.episodes or (8 if maze else 100)}
+    if not maze:
+        wanted["delays"] = arguments.delays
+    path = run / "retention.json"
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if all(stored.get(name) == value for name, value in wanted.items()):
+            return stored
+    result = {
+        "run": run.name,
+        "label": run.name.rpartition("-s")[0] or run.name,
+        "worldmodel": config.worldmodel.name,
+        "seed": config.seed,
+        "env": config.env,
+        "frames": config.replay.frames,
+        "parameters": sum(p.numel() for p in learner.model.parameters()),
+        **wanted,
+    }
+    if maze:
+        result |= _in_maze(learner, config, wanted["episodes"], arguments.out / "episodes")
+    elif config.env.partition(":")[0] in ("ObjectRecall", "ObjectRecall-Choice", "SceneCut"):
+        measured = {str(d): recall_memory.measure(learner, config.env, d, wanted["episodes"]) for d in arguments.delays}
+        result["retention"] = measured
+    else:
+        raise ConfigError(f"{run}: nothing in {config.env} is hidden: want ObjectRecall, SceneCut or MemoryMaze")
+    write_text_atomically(path, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _in_maze(learner: Learner, config: Config, episodes: int, folder: Path) -> dict[str, Any]:
+    """Retrieval, reasoning and views, on episodes that are collected where they are missing."""
+    walks, returns = folder / "walks", folder / "reverse"
+    collect(config.env, episodes, "waypoints", walks, seed=2, steps=800)
+    collect(config.env, episodes, "reverse", returns, seed=3, steps=800)
+    walked, retraced = ([replay.get(name) for name in replay.names()] for replay in _replays(walks, returns))
+    return {
+        "retrieval": maze_memory.continued(learner, retraced, 0.5),
+        "reasoning": maze_memory.continued(learner, walked, 0.72),
+        "views": maze_memory.by_view(learner, [*walked, *retraced]),
+    }
+
+
+def _replays(*folders: Path) -> list[Replay]:
+    return [Replay(folder, EVERYTHING) for folder in folders]
+
+
+def _is_maze(env: str) -> bool:
+    return env.startswith("MemoryMaze")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
