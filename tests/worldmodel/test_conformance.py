@@ -293,6 +293,23 @@ def test_what_is_read_off_a_feature_has_its_shape(world: World) -> None:
     assert (world.model.actions, world.model.tokens) == (ACTIONS, feature.shape[2])
 
 
+@pytest.mark.parametrize("cut", [1, 6])
+def test_surprise_is_of_what_memory_holds(world: World, cut: int) -> None:
+    """By frame, never below zero; of a window in two parts, memory carried, as of the whole."""
+    rows = world.rows(firsts=FIRSTS)
+    with torch.no_grad():
+        whole = world.model.surprise(rows, world.state)
+        first = world.model.surprise(rows[:, :cut], world.state)
+        rest = world.model.surprise(rows[:, cut:], world.observe(rows[:, :cut]).final)
+        elsewhere = world.model.surprise(rows, world.model.initial(B))
+    assert whole.shape == (B, T) and (whole >= -1e-5).all()
+    torch.testing.assert_close(torch.cat([first, rest], 1), whole, atol=1e-3, rtol=1e-4)
+    # the past is in it, up to where an episode begins
+    assert not torch.allclose(elsewhere[0, :2], whole[0, :2])
+    torch.testing.assert_close(elsewhere[0, 2:], whole[0, 2:])
+    torch.testing.assert_close(elsewhere[1], whole[1])
+
+
 def test_losses_are_scalars_and_each_has_its_weight(world: World) -> None:
     losses, trajectory, figures = world.model.loss(world.rows(), world.state)
     assert losses.keys() == world.model.weights().keys()
