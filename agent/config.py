@@ -80,7 +80,7 @@ class Config:
     """Everything that a run depends on; stored as config.yaml in its folder."""
 
     env: str = "MemoryMaze"
-    """Environment: MemoryMaze, MemoryMaze-11x11, -13x13, -15x15, or gym:<id>."""
+    """Environment: a name from the list above, or gym:<id>; options after a colon, as in ObjectRecall:delay=20."""
     preset: Literal["auto", "debug", "cpu", "gpu"] = "auto"
     """debug (seconds), cpu (2 cores, minutes), gpu (one card); auto picks by the machine."""
     steps: int = 12_000
