@@ -16,7 +16,7 @@ from eval.bench_update import random_rows
 from eval.timing import medians, peak_memory, reset_peak
 
 SHAPE, ACTIONS = (32, 32, 3), 6
-MODELS = ("lssvwm", "mamba", "transformer")
+MODELS = ("lssvwm", "mamba", "gru", "s5", "transformer")
 LENGTHS = (64, 256, 512, 1024, 2048, 4096)
 FULL_ATTENTION_MOST = 512
 """Windows longer than this are left out for full attention on a CPU: one pass would take minutes."""

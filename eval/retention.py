@@ -70,6 +70,12 @@ MAZE = {
 """Options of train_agent.py for small pictures and for mazes; those of the command line go before them."""
 
 
+HIDING = ("ObjectRecall", "ObjectRecall-Choice", "SceneCut")
+"""Environments in which a thing disappears and comes back."""
+WALK = 800
+"""Steps of a maze's held-out episodes, as in LSSVWM (arXiv 2505.20171)."""
+
+
 def main(argv: Sequence[str]) -> None:
     """The command."""
     arguments, options = _arguments(argv)
@@ -118,7 +124,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--tag", default="", help="names a variant: part of its runs' folders and of its label")
     parser.add_argument("--out", type=Path, default=Path("runs/retention"), help="folder (default: %(default)s)")
-    arguments, options = parser.parse_known_args(argv)
+    arguments, options = parser.parse_known_args(_joined(argv))
     if not arguments.runs and not arguments.worldmodels:
         parser.error("name runs, or --worldmodels to teach")
     if arguments.runs and options:
@@ -126,8 +132,21 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return arguments, options
 
 
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`--a.b X` as `--a.b=X`: argparse would take X, whose option it does not know, for a run."""
+    words: list[str] = []
+    for word in argv:
+        last = words[-1] if words else ""
+        if last.startswith("--") and "." in last and "=" not in last and not word.startswith("--"):
+            words[-1] = f"{last}={word}"
+        else:
+            words.append(word)
+    return words
+
+
 def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
     """The run folder of one model, taught."""
+    _check_env(arguments.env)
     label = f"{name}-{arguments.tag}" if arguments.tag else name
     folder = arguments.out / f"{label}-s{seed}"
     config = configuration(arguments.env, name, seed, folder, options)
@@ -167,6 +186,7 @@ def configuration(env: str, name: str, seed: int, folder: Path, options: Sequenc
 def _measured(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The run's retention.json, made anew where it is missing, or is of an earlier checkpoint or other delays."""
     config, learner, step = load_run(run)
+    _check_env(config.env)
     maze = _is_maze(config.env)
     wanted = {"step": step, "episodes": arguments.episodes or (8 if maze else 100)}
     if not maze:
@@ -188,11 +208,9 @@ def _measured(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     }
     if maze:
         result |= _in_maze(learner, config, wanted["episodes"], arguments.out / "episodes")
-    elif config.env.partition(":")[0] in ("ObjectRecall", "ObjectRecall-Choice", "SceneCut"):
+    else:
         measured = {str(d): recall_memory.measure(learner, config.env, d, wanted["episodes"]) for d in arguments.delays}
         result["retention"] = measured
-    else:
-        raise ConfigError(f"{run}: nothing in {config.env} is hidden: want ObjectRecall, SceneCut or MemoryMaze")
     write_text_atomically(path, json.dumps(result, indent=1) + "\n")
     return result
 
@@ -200,8 +218,8 @@ def _measured(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 def _in_maze(learner: Learner, config: Config, episodes: int, folder: Path) -> dict[str, Any]:
     """Retrieval, reasoning and views, on episodes that are collected where they are missing."""
     walks, returns = folder / "walks", folder / "reverse"
-    collect(config.env, episodes, "waypoints", walks, seed=2, steps=800)
-    collect(config.env, episodes, "reverse", returns, seed=3, steps=800)
+    collect(config.env, episodes, "waypoints", walks, seed=2, steps=WALK)
+    collect(config.env, episodes, "reverse", returns, seed=3, steps=WALK)
     walked, retraced = ([replay.get(name) for name in replay.names()] for replay in _replays(walks, returns))
     return {
         "retrieval": maze_memory.continued(learner, retraced, 0.5),
@@ -212,6 +230,11 @@ def _in_maze(learner: Learner, config: Config, episodes: int, folder: Path) -> d
 
 def _replays(*folders: Path) -> list[Replay]:
     return [Replay(folder, EVERYTHING) for folder in folders]
+
+
+def _check_env(env: str) -> None:
+    if not _is_maze(env) and env.partition(":")[0] not in HIDING:
+        raise ConfigError(f"nothing in {env} is hidden: want {', '.join(HIDING)} or MemoryMaze")
 
 
 def _is_maze(env: str) -> bool:
