@@ -26,6 +26,8 @@ from worldmodel.tokenizer import ssim
 
 HORIZON = 8
 """Frames ahead that views are predicted."""
+SOON = 50
+"""Dreamed frames that are scored apart as well: where a dream loses its way, they tell more than all."""
 CELLS, DEGREES = 0.5, 20.0
 """How near in place and direction two frames show the same view."""
 BINS = ((1, 15), (16, 63), (64, 255), (256, 1 << 30))
@@ -36,8 +38,11 @@ Scores = dict[str, dict[str, float]]
 
 
 @torch.no_grad()
-def continued(learner: Learner, episodes: Sequence[Episode], share: float, dreams: int = 4) -> Scores:
-    """The rest of episodes of one length after `share` of their frames: by the model, by repetition, by the mean."""
+def continued(learner: Learner, episodes: Sequence[Episode], share: float, dreams: int = 8) -> Scores:
+    """The rest of episodes of one length after `share` of their frames.
+
+    By the model (the first `SOON` frames apart, as `soon`), by repetition and by the mean.
+    """
     rows = learner.episodes(episodes)
     count, length = rows.shape
     context = int(length * share)
@@ -54,8 +59,10 @@ def continued(learner: Learner, episodes: Sequence[Episode], share: float, dream
             frames.append(image.unflatten(0, (dreams, count)).mean(0))
     truth = rows.observation.float() / 255
     future = truth[:, context:]
+    dreamed = torch.stack(frames, 1)
     return {
-        "model": _scores(torch.stack(frames, 1), future),
+        "model": _scores(dreamed, future),
+        "soon": _scores(dreamed[:, :SOON], future[:, :SOON]),
         "repeat": _scores(truth[:, context - 1 : context].expand_as(future), future),
         "mean": _scores(truth[:, :context].mean(1, keepdim=True).expand_as(future), future),
     }
@@ -100,11 +107,14 @@ def print_table(results: Sequence[dict[str, Any]]) -> None:
 
     views = list(dict.fromkeys(name for result in results for name in result["views"]))
     print("SSIM / PSNR of dreamed frames; by steps since a view was last seen, up to 8 frames ahead")
-    print(f"{'':24s}" + "".join(f"{name:>14s}" for name in ("retrieval", "reasoning", *views)))
+    print(
+        f"{'':24s}"
+        + "".join(f"{name:>14s}" for name in ("retrieval", f"first {SOON}", "reasoning", f"first {SOON}", *views))
+    )
     for result in results:
-        cells = [cell(result[task]["model"]) for task in ("retrieval", "reasoning")]
+        cells = [cell(result[task][part]) for task in ("retrieval", "reasoning") for part in ("model", "soon")]
         cells += [cell(result["views"][name]) if name in result["views"] else "" for name in views]
         print(f"{result['run']:24s}" + "".join(f"{text:>14s}" for text in cells))
     for easy in ("repeat", "mean"):
-        cells = [cell(results[0][task][easy]) for task in ("retrieval", "reasoning")]
+        cells = [text for task in ("retrieval", "reasoning") for text in (cell(results[0][task][easy]), "")]
         print(f"{easy:24s}" + "".join(f"{text:>14s}" for text in cells))

@@ -33,6 +33,8 @@ def plot(results: Sequence[dict[str, Any]], out: Path) -> None:
         delays = sorted({delay for result in results for delay in result["delays"]})
         ax.set_xticks(delays, [str(delay) for delay in delays])
         ax.minorticks_off()
+        if name == "accuracy":
+            ax.set_ylim(-0.03, 1.03)
         ax.grid(alpha=0.25, linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].plot([], [], ":", color="0.4", label="memory wiped in the gap")
