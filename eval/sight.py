@@ -1,0 +1,44 @@
+"""Which objects of a Memory Maze are in view, and how long ago each was: geometry on an episode's labels.
+
+An object counts as seen where its middle lies within the camera's field of view and the straight line to it from
+the camera crosses cells without walls only. The camera stands 0.15 units (0.075 cells) before the agent's middle, looks
+along its heading, and shows 80 degrees (`fovy` of dm_control's jumping_ball_with_head.xml; the picture is square).
+An approximation: an object that shows an edge alone, past a corner or at the side, counts as hidden.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+HALF_VIEW = np.radians(40.0)
+CAMERA = 0.075
+"""Cells from the agent's middle to the camera."""
+POINTS = 128
+"""Points of a line of sight that are looked at; the longest line in a 9 x 9 maze has one each tenth of a cell."""
+NEVER = -1
+
+
+def in_view(labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(L, M) bool: whether each of M objects is seen in each of L frames.
+
+    Reads maze_layout (L, S, S), agent_pos and agent_dir (L, 2), targets_pos (L, M, 2), all in cells; one maze.
+    """
+    heading = labels["agent_dir"]
+    camera = labels["agent_pos"] + CAMERA * heading
+    to_object = labels["targets_pos"] - camera[:, None]  # (L, M, 2)
+    ahead = (to_object * heading[:, None]).sum(-1)
+    aside = to_object[..., 0] * heading[:, None, 1] - to_object[..., 1] * heading[:, None, 0]
+    framed = np.abs(np.arctan2(aside, ahead)) <= HALF_VIEW
+    layout = labels["maze_layout"][0].astype(bool)
+    line = camera[:, None, None] + to_object[:, :, None] * np.linspace(0, 1, POINTS)[:, None]  # (L, M, points, 2)
+    x, y = np.moveaxis(line.astype(int), -1, 0)
+    free = layout[np.clip(y, 0, layout.shape[0] - 1), np.clip(x, 0, layout.shape[1] - 1)]
+    return framed & free.all(-1)
+
+
+def steps_since_seen(labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(L, M) int: steps since each object was last in view; 0 where it is in view, `NEVER` where it has not been."""
+    seen = in_view(labels)
+    rows = np.arange(len(seen))[:, None]
+    latest = np.maximum.accumulate(np.where(seen, rows, -1), axis=0)
+    return np.where(latest < 0, NEVER, rows - latest)
