@@ -141,11 +141,13 @@ def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(tmp_path):
         text=True,
         cwd=root,
         start_new_session=True,
+        # what is started in the background ignores interrupts, and so do its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not held(tmp_path):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1].endswith(f"episodes in {tmp_path}: the same command goes on")
     assert "Traceback" not in errors
