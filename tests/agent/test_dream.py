@@ -38,6 +38,9 @@ class Counter(WorldModel):
     def loss(self, rows: Rows, state: State) -> tuple[dict[str, Tensor], Trajectory, dict[str, Tensor]]:
         raise AssertionError("a dream does not compute a loss")
 
+    def surprise(self, rows: Rows, state: State) -> Tensor:
+        raise AssertionError("a dream is not surprised")
+
     def weights(self) -> dict[str, float]:
         raise AssertionError("a dream does not ask for weights")
 
