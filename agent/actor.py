@@ -19,7 +19,7 @@ class Actor:
 
     @torch.no_grad()
     def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """Takes in the frames (n, ...) that followed the last actions; gives the next actions (n,)."""
+        """Takes in the frames (n, ...) that followed the last actions; gives the next actions (n,), or (n, A)."""
         device = self.learner.device
         first = torch.from_numpy(is_first).to(device)
         n = len(first)
@@ -35,23 +35,27 @@ class Actor:
             trajectory = self.learner.model.observe(rows, self.state)
             self._action = self.learner.agent.act(trajectory.feature[:, 0], self.greedy)
         self.state = trajectory.final
-        return self._action.argmax(-1).cpu().numpy()
+        return self.learner.agent.policy.for_environment(self._action)
 
 
 class RandomActor:
     """Uniform actions, each held for a random while so that the walk gets somewhere."""
 
-    def __init__(self, actions: int, seed: int, hold: float = 0.5):
-        self.actions, self.hold = actions, hold
+    def __init__(self, actions: int, seed: int, hold: float = 0.5, continuous: bool = False):
+        self.actions, self.hold, self.continuous = actions, hold, continuous
         self._random = np.random.default_rng(seed)
         self._action: np.ndarray | None = None
 
     def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
         """As `Actor`."""
-        fresh = self._random.integers(self.actions, size=len(is_first))
+        n = len(is_first)
+        if self.continuous:
+            fresh: np.ndarray = self._random.uniform(-1, 1, (n, self.actions)).astype(np.float32)
+        else:
+            fresh = self._random.integers(self.actions, size=n)
         if self._action is not None:
-            keep = self._random.random(len(is_first)) < self.hold
-            fresh = np.where(keep & ~is_first, self._action, fresh)
+            keep = (self._random.random(n) < self.hold) & ~is_first
+            fresh = np.where(keep[:, None] if self.continuous else keep, self._action, fresh)
         self._action = fresh
         return fresh
 

@@ -7,14 +7,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.dream import Dream
+from agent.policy import Categorical, Policy, TanhNormal
 from agent.returns import ReturnRange, lambda_returns, replay_returns
 from worldmodel import Rows
 from worldmodel.heads import TokenMLP, TwoHot
-from worldmodel.latent import log_probs
 
 
 @dataclass
@@ -48,27 +47,27 @@ class ActorCriticConfig:
 
 
 class ActorCritic(nn.Module):
-    """A policy over discrete actions, a critic and its slow copy. Features come in detached and learn nothing here."""
+    """A policy, a critic and its slow copy. Features come in detached and learn nothing here.
 
-    def __init__(self, config: ActorCriticConfig, tokens: int, feature_width: int, actions: int):
+    `actions` is A; they are discrete, or `continuous`: each value in -1..1.
+    """
+
+    def __init__(
+        self, config: ActorCriticConfig, tokens: int, feature_width: int, actions: int, continuous: bool = False
+    ):
         super().__init__()
         self.config = config
         self.discount = 1 - 1 / config.discount_horizon
         self.twohot = TwoHot()
-        self.actor = TokenMLP(tokens, feature_width, actions, config.units, config.layers, scale=0.01)
+        self.policy: Policy = TanhNormal(actions) if continuous else Categorical(actions, config.unimix)
+        self.actor = TokenMLP(tokens, feature_width, self.policy.outputs, config.units, config.layers, scale=0.01)
         self.critic = TokenMLP(tokens, feature_width, len(self.twohot.bins), config.units, config.layers)
         self.slow = deepcopy(self.critic).requires_grad_(False)
         self.range = ReturnRange(config.return_rate)
 
-    def policy(self, feature: Tensor) -> Tensor:
-        """(..., N, F) -> log probabilities (..., A)"""
-        return log_probs(self.actor(feature), self.config.unimix)
-
     def act(self, feature: Tensor, greedy: bool = False) -> Tensor:
-        """(M, N, F) -> one-hot actions (M, A): drawn from the policy, or its mode."""
-        log_p = self.policy(feature)
-        index = log_p.argmax(-1) if greedy else torch.distributions.Categorical(logits=log_p).sample()
-        return F.one_hot(index, log_p.shape[-1]).float()
+        """(M, N, F) -> actions (M, A) as world models take them: drawn from the policy, or its mode."""
+        return self.policy.act(self.actor(feature), greedy)
 
     def loss(self, dream: Dream, feature: Tensor, rows: Rows) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses by name and figures, from dreams and from the replayed window's features (B, T, N, F)."""
@@ -82,9 +81,9 @@ class ActorCritic(nn.Module):
 
         scale = self.range.update(returns)
         advantage = (returns - value[:-1]) / scale
-        log_p = self.policy(dream.feature[:-1])  # (H, M, A)
-        entropy = -(log_p.exp() * log_p).sum(-1)
-        chosen = (log_p * dream.action).sum(-1)
+        output = self.actor(dream.feature[:-1])
+        entropy = self.policy.entropy(output)  # (H, M)
+        chosen = self.policy.log_prob(output, dream.action)
         critic = self.twohot.loss(logits[:-1], returns) + self.twohot.loss(logits[:-1], slow[:-1])
 
         losses = {

@@ -9,7 +9,7 @@ from envs.vector import ForkserverVectorEnv
 from replay import EpisodeBuilder, Replay
 
 Policy = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(observation (n, ...), is_first (n,)) -> actions (n,)."""
+"""(observation (n, ...), is_first (n,)) -> actions (n,), or (n, A) where they are continuous."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Collector:
                 builder.first(self._observation[i])
                 self._returns[i], self._lengths[i] = 0.0, 0
                 continue
-            builder.add(int(self._actions[i]), self._observation[i], float(reward[i]), bool(terminated[i]))
+            builder.add(self._actions[i], self._observation[i], float(reward[i]), bool(terminated[i]))
             self._returns[i] += reward[i]
             self._lengths[i] += 1
             if terminated[i] or truncated[i]:

@@ -33,11 +33,12 @@ class Learner:
 
     PATIENCE = 10
 
-    def __init__(self, config: Config, shape: tuple[int, ...], actions: int):
+    def __init__(self, config: Config, shape: tuple[int, ...], actions: int, continuous: bool = False):
         self.config = config
         self.device = choose_device(config.train.device)
         self.model = worldmodel.make(config.worldmodel, shape, actions).to(self.device)
-        self.agent = ActorCritic(config.agent, self.model.tokens, self.model.feature_width, actions).to(self.device)
+        sizes = (self.model.tokens, self.model.feature_width, actions)
+        self.agent = ActorCritic(config.agent, *sizes, continuous).to(self.device)
         self.model_optimizer = _optimizer(self.model, config.train.learning_rate)
         self.agent_optimizer = _optimizer(self.agent, config.agent.learning_rate)
         self.state = self.model.initial(config.replay.batch)
@@ -192,7 +193,7 @@ def check(config: Config) -> None:
     """
     with refusals():
         environment = envs.make(config.env)
-        shape, actions = spaces(environment.observation_space, environment.action_space)
+        shape, actions, _ = spaces(environment.observation_space, environment.action_space)
         environment.close()
         with torch.device("meta"):
             model = worldmodel.make(config.worldmodel, shape, actions)
@@ -208,11 +209,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def spaces(observation: gymnasium.Space, action: gymnasium.Space) -> tuple[tuple[int, ...], int]:
-    """One observation's shape and the number of actions."""
-    if not isinstance(action, gymnasium.spaces.Discrete):
-        raise ConfigError(f"the agent wants discrete actions, the environment has {action}")
-    return observation.shape or (), int(action.n)
+def spaces(observation: gymnasium.Space, action: gymnasium.Space) -> tuple[tuple[int, ...], int, bool]:
+    """One observation's shape, the width of an action, and whether actions are continuous."""
+    shape = observation.shape or ()
+    if isinstance(action, gymnasium.spaces.Discrete):
+        return shape, int(action.n), False
+    if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1:
+        return shape, action.shape[0], True
+    raise ConfigError(f"the agent wants discrete actions or a vector of them, the environment has {action}")
 
 
 def _optimizer(module: torch.nn.Module, rate: float) -> torch.optim.Optimizer:

@@ -24,9 +24,9 @@ def load_run(folder: Path) -> tuple[Config, Learner, int]:
         raise CheckpointError(f"{folder} has no checkpoint yet")
     step, tensors, _ = found
     environment = envs.make(config.env)
-    shape, actions = spaces(environment.observation_space, environment.action_space)
+    shape, actions, continuous = spaces(environment.observation_space, environment.action_space)
     environment.close()
-    learner = Learner(config, shape, actions)
+    learner = Learner(config, shape, actions, continuous)
     learner.restore_networks(tensors)
     learner.model.eval()
     learner.agent.eval()

@@ -46,8 +46,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.random = np.random.default_rng(config.seed)
         self.environments = envs.make_vector(config.env, config.envs)
-        shape, actions = spaces(self.environments.single_observation_space, self.environments.single_action_space)
-        self.learner = Learner(config, shape, actions)
+        environments = self.environments
+        shape, actions, continuous = spaces(environments.single_observation_space, environments.single_action_space)
+        self.learner = Learner(config, shape, actions, continuous)
         self.replay = Replay(folder / "episodes", config.replay.capacity)
         self.windows = Windows(self.replay, config.replay, config.seed)
         self.steps = 0
@@ -57,7 +58,7 @@ class Trainer:
         seed = int(np.random.SeedSequence([config.seed, self.steps]).generate_state(1)[0]) % (SEEDS // 2)
         self.collector = Collector(self.environments, self.replay, actions, seed)
         self.actor = Actor(self.learner, config.envs)
-        self.explorer = RandomActor(actions, seed)
+        self.explorer = RandomActor(actions, seed, continuous=continuous)
         self.progress = Progress(config.steps)
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.sums: defaultdict[str, float] = defaultdict(float)

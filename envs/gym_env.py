@@ -1,4 +1,4 @@
-"""Any registered Gymnasium environment with image or flat-vector observations and discrete actions."""
+"""Any registered Gymnasium environment with image or flat-vector observations and discrete or bounded actions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
+from gymnasium.wrappers import RescaleAction
 from PIL import Image
 
 IMAGE_SIZE = (64, 64)
@@ -17,10 +18,11 @@ def make_gym(id: str, **options: Any) -> gymnasium.Env:
     """`gymnasium.make(id, **options)` with observations as the world model takes them.
 
     Images, (H, W), (H, W, 1) or (H, W, 3) uint8, come out as (64, 64, 3) uint8; vectors, (D,) of any number
-    type, as (D,) float32.
+    type, as (D,) float32. Continuous actions, (A,) between bounds, go from -1 to 1.
 
     Raises:
-        ValueError: the observations are neither images nor vectors, or the actions are not discrete from 0.
+        ValueError: the observations are neither images nor vectors, or the actions are neither discrete from 0 nor
+            a vector of bounded numbers.
         gymnasium.error.Error: Gymnasium cannot make the environment.
     """
     env = gymnasium.make(id, **options)
@@ -28,15 +30,20 @@ def make_gym(id: str, **options: Any) -> gymnasium.Env:
     if problem:
         env.close()
         raise ValueError(f"gym:{id} {problem}")
+    if isinstance(env.action_space, Box):
+        env = RescaleAction(env, np.float32(-1), np.float32(1))
     return ImageObservation(env) if len(env.observation_space.shape or ()) > 1 else VectorObservation(env)
 
 
 def _problem(env: gymnasium.Env) -> str | None:
     """What keeps this environment from use, as the rest of a sentence, or None."""
     action, observation = env.action_space, env.observation_space
-    if not isinstance(action, Discrete):
-        return f"has actions {action}: only discrete actions are supported"
-    if action.start != 0:
+    if isinstance(action, Box):
+        if len(action.shape) != 1 or not action.is_bounded() or not np.issubdtype(action.dtype, np.floating):
+            return f"has actions {action}: only vectors of bounded floats are supported"
+    elif not isinstance(action, Discrete):
+        return f"has actions {action}: only discrete actions and vectors (Box) are supported"
+    elif action.start != 0:
         return f"has actions that start at {action.start}: only actions numbered from 0 are supported"
     if not isinstance(observation, Box):
         return f"has observations {observation}: only images and flat vectors (Box) are supported"

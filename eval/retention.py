@@ -153,7 +153,7 @@ def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: i
     check(config)
     if not arguments.unmatched:
         environment = envs.make(config.env)
-        shape = spaces(environment.observation_space, environment.action_space)
+        shape = spaces(environment.observation_space, environment.action_space)[:2]
         environment.close()
         lssvwm = configuration(arguments.env, "lssvwm", seed, arguments.out / "none", options).worldmodel
         with refusals():

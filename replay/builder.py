@@ -11,13 +11,13 @@ class EpisodeBuilder:
     """Collects the rows of one environment: `first` at the reset, `add` after each step, then `finish`."""
 
     def __init__(self, actions: int) -> None:
-        """`actions`: A, the number of discrete actions."""
+        """`actions`: A, the number of discrete actions, or of the values of a continuous one."""
         self._actions = actions
         self._clear()
 
     def _clear(self) -> None:
         self._observations: list[np.ndarray] = []
-        self._chosen: list[int] = []
+        self._chosen: list[np.ndarray] = []
         self._rewards: list[float] = []
         self._terminated: list[bool] = []
         self._labels: dict[str, list[np.ndarray]] = {}
@@ -30,7 +30,7 @@ class EpisodeBuilder:
 
     def add(
         self,
-        action: int,
+        action: int | np.ndarray,
         observation: np.ndarray,
         reward: float,
         terminated: bool,
@@ -38,16 +38,26 @@ class EpisodeBuilder:
     ) -> None:
         """The next row: the action taken and what came of it, with the same labels as the first row.
 
-        Raises ValueError before `first`, for an action outside 0..A-1, and for labels unlike the first row's.
+        A discrete action is stored one-hot, a continuous one, (A,), as it is. Raises ValueError before `first`, for
+        an action outside 0..A-1 or of another shape, and for labels unlike the first row's.
         """
         if not self._observations:
             raise ValueError("add before first")
-        if not 0 <= action < self._actions:
-            raise ValueError(f"action {action} of {self._actions}")
+        vector = self._vector(action)
         if (labels or {}).keys() != self._labels.keys():
             raise ValueError(f"labels {sorted(labels or {})}, but the first row has {sorted(self._labels)}")
         self._row(observation, reward, terminated, labels)
-        self._chosen.append(int(action))
+        self._chosen.append(vector)
+
+    def _vector(self, action: int | np.ndarray) -> np.ndarray:
+        """(A,) float32"""
+        if np.ndim(action) == 0 and 0 <= action < self._actions:
+            vector = np.zeros(self._actions, np.float32)
+            vector[int(action)] = 1
+            return vector
+        if np.shape(action) == (self._actions,):
+            return np.array(action, np.float32)
+        raise ValueError(f"action {action} of {self._actions}")
 
     def _row(
         self,
@@ -68,8 +78,7 @@ class EpisodeBuilder:
         """The episode so far; the builder is then empty. Raises ValueError for less than one step."""
         if not self._chosen:
             raise ValueError("an episode has at least one step")
-        action = np.zeros((len(self._observations), self._actions), np.float32)  # (L, A)
-        action[np.arange(1, len(action)), self._chosen] = 1
+        action = np.stack([np.zeros(self._actions, np.float32), *self._chosen])  # (L, A)
         episode = Episode(
             observation=np.stack(self._observations),
             action=action,

@@ -27,7 +27,7 @@ class Episode:
     """L rows of one episode. Raises ValueError if the arrays do not fit together."""
 
     observation: np.ndarray  # (L, H, W, C) uint8, or (L, V) float32
-    action: np.ndarray  # (L, A) float32: one-hot; row 0 zero
+    action: np.ndarray  # (L, A) float32: one-hot, or a continuous action; row 0 zero
     reward: np.ndarray  # (L,) float32; row 0 zero
     terminated: np.ndarray  # (L,) bool: True at most in the last row; a time limit does not count
     labels: dict[str, np.ndarray] = field(default_factory=dict)  # each (L, ...): kept, never trained on

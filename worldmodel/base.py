@@ -33,7 +33,7 @@ class Rows(TensorClass):
     """Experience, batch size (B, T). See the module's docstring for which action belongs to which observation."""
 
     observation: Tensor  # (B, T, H, W, C) uint8, or (B, T, V) float32
-    action: Tensor  # (B, T, A) float32: one-hot; zero where is_first
+    action: Tensor  # (B, T, A) float32: one-hot, or values in -1..1; zero where is_first
     reward: Tensor  # (B, T) float32
     is_first: Tensor  # (B, T) bool: memory begins here
     terminated: Tensor  # (B, T) bool: no future after this row (a time limit does not count)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from agent.actor_critic import ActorCritic, ActorCriticConfig
 from agent.dream import Dream
+from agent.policy import Categorical
 from worldmodel import Rows
 
 A, TOKENS, WIDTH, H, M = 3, 2, 4, 4, 32
@@ -21,6 +22,12 @@ def agent(**options: Any) -> ActorCritic:
     torch.manual_seed(0)
     config = ActorCriticConfig(units=32, layers=1, discount_horizon=2.0, return_rate=0.1, slow_rate=0.1)
     return ActorCritic(replace(config, **options), TOKENS, WIDTH, A)
+
+
+def chances(actor: ActorCritic, feature: Tensor) -> Tensor:
+    """(..., A): the policy's probabilities."""
+    assert isinstance(actor.policy, Categorical)
+    return actor.policy.log_probs(actor.actor(feature)).exp()
 
 
 def features(*lead: int) -> tuple[Tensor, Tensor]:
@@ -98,9 +105,9 @@ def learned() -> ActorCritic:
 def test_the_policy_learns_the_right_action(learned: ActorCritic) -> None:
     torch.manual_seed(1)
     feature, right = features(200)
-    chance = learned.policy(feature).exp().gather(-1, right.unsqueeze(-1))
+    chance = chances(learned, feature).gather(-1, right.unsqueeze(-1))
     assert chance.mean() > 0.9
-    before = agent().policy(feature).exp().gather(-1, right.unsqueeze(-1))
+    before = chances(agent(), feature).gather(-1, right.unsqueeze(-1))
     assert abs(before.mean() - 1 / A) < 0.05
     assert (learned.act(feature, greedy=True).argmax(-1) == right).float().mean() > 0.97
 
@@ -124,7 +131,7 @@ def test_acting_follows_the_policy() -> None:
     action = actor.act(feature)
     assert action.shape == (5000, A) and action.dtype == torch.float32
     assert torch.equal(action.sum(-1), torch.ones(5000))
-    assert (action.mean(0) - actor.policy(feature[0]).exp()).abs().max() < 0.04
+    assert (action.mean(0) - chances(actor, feature[0])).abs().max() < 0.04
     assert torch.equal(actor.act(feature, greedy=True)[:, 1], torch.ones(5000))
 
 
@@ -132,7 +139,7 @@ def test_the_policy_keeps_a_share_of_the_uniform() -> None:
     actor = agent(unimix=0.3)
     with torch.no_grad():
         actor.actor.out.bias.add_(torch.tensor([0.0, 100.0, -100.0]))
-    probs = actor.policy(features(8)[0]).exp()
+    probs = chances(actor, features(8)[0])
     torch.testing.assert_close(probs, torch.tensor([0.1, 0.8, 0.1]).expand(8, A))
 
 
@@ -145,7 +152,7 @@ def test_the_policy_s_gradient_is_reinforce_with_an_entropy_bonus() -> None:
         actor.critic.out.weight[125:132] += torch.randn(7, 32) * 0.3
     got = gradients(actor, dream)["actor.out.bias"]
     with torch.no_grad():
-        probs = actor.policy(dream.feature[:-1]).exp()
+        probs = chances(actor, dream.feature[:-1])
         value = actor.twohot.mean(actor.critic(dream.feature))
     assert value.std() > 0.05
     lam = actor.config.lam

@@ -3,7 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.utils.env_checker import check_env
 
 import envs
@@ -65,6 +65,17 @@ def test_float64_vectors_become_float32(register):
     np.testing.assert_array_equal(observation, np.array([0.1, 0.2], np.float32))
 
 
+def test_continuous_actions_go_from_minus_one_to_one():
+    scaled, plain = envs.make("gym:Pendulum-v1"), gymnasium.make("Pendulum-v1")
+    assert scaled.action_space == Box(-1, 1, (1,), np.float32)
+    scaled.reset(seed=3)
+    plain.reset(seed=3)
+    for action in (-1.0, 0.25, 1.0):
+        got, wanted = scaled.step(np.array([action], np.float32)), plain.step(np.array([2 * action], np.float32))
+        np.testing.assert_allclose(got[0], wanted[0], rtol=1e-6)
+        assert got[1] == pytest.approx(wanted[1])
+
+
 def test_time_limits_are_kept():
     env = envs.make("gym:CartPole-v1", max_episode_steps=3)
     env.reset(seed=0)
@@ -74,7 +85,9 @@ def test_time_limits_are_kept():
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ((np.zeros(2, np.float32), Box(-1, 1, (1,))), "only discrete actions"),
+        ((np.zeros(2, np.float32), Box(-1, np.inf, (1,))), "only vectors of bounded floats"),
+        ((np.zeros(2, np.float32), Box(-1, 1, (1, 2))), "only vectors of bounded floats"),
+        ((np.zeros(2, np.float32), MultiDiscrete([2, 2])), "only discrete actions and vectors"),
         ((np.zeros(2, np.float32), Discrete(3, start=1)), "start at 1"),
         ((np.zeros((64, 64, 3), np.float32),), "only uint8 images"),
         ((np.zeros((64, 64, 4), np.uint8),), "only uint8 images"),
