@@ -1,11 +1,13 @@
 """Returns of a policy on whole episodes, apart from training."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 import envs
 from agent.actor import Actor
-from agent.collector import Finished
+from agent.collector import Finished, Policy
 from agent.learner import Learner
 
 SEEDS = 1_000_000
@@ -20,24 +22,29 @@ def evaluate(learner: Learner, env: str, episodes: int, greedy: bool = False, si
     n = min(episodes, side_by_side)
     environments = envs.make_vector(env, n)
     try:
-        return _play(learner, environments, episodes, greedy)
+        return list(play(Actor(learner, n, greedy), environments, episodes))
     finally:
         environments.close()
 
 
-def _play(learner: Learner, environments: VectorEnv, episodes: int, greedy: bool) -> list[Finished]:
+def play(
+    policy: Policy, environments: VectorEnv, episodes: int, forget: int | None = None, seed: int = SEEDS
+) -> Iterator[Finished]:
+    """Episodes of a policy as they end, each environment's share of them; environments are reset from `seed` on.
+
+    At frame `forget` of each episode (the reset's is frame 0) the policy is told that an episode begins: what it kept
+    of the frames before is gone, a control for what memory is worth. An episode that is not so long is left as it is.
+    """
     n = environments.num_envs
     left = np.array([episodes // n + (i < episodes % n) for i in range(n)])
-    actor = Actor(learner, n, greedy)
-    observation, _ = environments.reset(seed=SEEDS)
+    observation, _ = environments.reset(seed=seed)
     is_first, returns, lengths = np.ones(n, bool), np.zeros(n), np.zeros(n, int)
     ended = np.zeros(n, bool)
-    done: list[Finished] = []
     while left.any():
-        observation, reward, terminated, truncated, _ = environments.step(actor(observation, is_first))
+        wiped = is_first if forget is None else is_first | (lengths == forget)
+        observation, reward, terminated, truncated, _ = environments.step(policy(observation, wiped))
         is_first, ended = ended, (terminated | truncated) & ~ended
         returns, lengths = np.where(is_first, 0, returns + reward), np.where(is_first, 0, lengths + 1)
         for i in np.flatnonzero(ended & (left > 0)):
-            done.append(Finished(float(returns[i]), int(lengths[i])))
             left[i] -= 1
-    return done
+            yield Finished(float(returns[i]), int(lengths[i]))
