@@ -93,6 +93,8 @@ class Config:
     """Run folder; empty: runs/<env>-<worldmodel>-s<seed>."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Weights & Biases logging."""
+    tensorboard: bool = False
+    """TensorBoard's event files as well, in RUN/tensorboard."""
     worldmodel: WorldModelConfig = field(default_factory=LSSVWMConfig)
     agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)

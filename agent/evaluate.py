@@ -1,6 +1,6 @@
 """Returns of a policy on whole episodes, apart from training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -14,17 +14,29 @@ SEEDS = 1_000_000
 """Evaluation seeds start here; training's stay below."""
 
 
-def evaluate(learner: Learner, env: str, episodes: int, greedy: bool = False, side_by_side: int = 8) -> list[Finished]:
+def evaluate(
+    learner: Learner,
+    env: str,
+    episodes: int,
+    greedy: bool = False,
+    side_by_side: int = 8,
+    report: Callable[[int], object] = lambda done: None,
+) -> list[Finished]:
     """`episodes` whole episodes of `env`, on the seeds from SEEDS on: the same ones every time.
 
-    Every environment plays an equal number, or one more: taking the first to end would favour short ones.
+    Every environment plays an equal number, or one more: taking the first to end would favour short ones. `report`
+    hears, after each, how many have ended.
     """
     n = min(episodes, side_by_side)
     environments = envs.make_vector(env, n)
+    done: list[Finished] = []
     try:
-        return list(play(Actor(learner, n, greedy), environments, episodes))
+        for episode in play(Actor(learner, n, greedy), environments, episodes):
+            done.append(episode)
+            report(len(done))
     finally:
         environments.close()
+    return done
 
 
 def play(

@@ -4,10 +4,9 @@ The run folder is the one that `train_agent.py` leaves, so that everything which
 `step` in its metrics and checkpoints counts updates.
 """
 
-import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from agent.config import Config
 from agent.fields import ConfigError
 from agent.flatten import restore_rng, rng_state
 from agent.learner import Learner
-from agent.progress import duration
+from agent.progress import Progress
 from agent.runlog import RunLog
 from agent.windows import Windows
 from replay import Replay, Walkers
@@ -34,12 +33,13 @@ def teach(
     updates: int,
     held_out: Path | None = None,
     held_out_frames: int = 256,
-    say: Callable[[str], None] = print,
+    stream: TextIO | None = None,
 ) -> Learner:
     """The world model of `config` after `updates` on the episodes in `data`; taken up from its last checkpoint.
 
     Every tenth of the way, the losses on windows of `held_out_frames` of the episodes in `held_out` are logged as
-    `heldout/...`: longer than training's windows, since memory is asked to reach further than it was taught.
+    `heldout/...`: longer than training's windows, since memory is asked to reach further than it was taught. An
+    interrupt saves first and says how to go on. The progress goes to `stream`, by default standard error.
 
     Raises ConfigError where `data` holds no episodes and as `Learner.begin`, Diverged as `Learner.update`.
     """
@@ -52,32 +52,36 @@ def teach(
     learner = Learner(config, example.observation.shape[1:], example.action.shape[1])
     windows = Windows(replay, config.replay, config.seed)
     begun = _resume(learner, windows, folder)
-    if begun:
-        say(begun)
     if learner.updates >= updates:
         return learner
-    tenth, started, began = max(1, updates // 10), time.monotonic(), learner.updates
+    tenth = max(1, updates // 10)
     sums: defaultdict[str, float] = defaultdict(float)
     count = 0
-    with RunLog(folder, config.wandb, config) as log:
+    with RunLog(folder, config) as log, Progress(updates, "updates", name=folder.name, stream=stream) as progress:
+        if begun:
+            progress.note(begun)
         log.truncate_after(learner.updates)
-        while learner.updates < updates:
-            progress = learner.updates / updates
-            learner.anneal(progress)
-            for name, value in learner.update(windows.next(progress), agent=False).items():
-                sums[name] += float(value)
-            count += 1
-            done = learner.updates
-            if count == config.train.log_every or done == updates:
-                log.log(done, {name: value / count for name, value in sums.items()})
-                sums.clear()
-                count = 0
-            if done % tenth == 0 or done == updates:
-                if held_out is not None:
-                    log.log(done, validate(learner, Replay(held_out, EVERYTHING), held_out_frames))
-                _save(learner, windows, folder, config)
-                left = (time.monotonic() - started) / (done - began) * (updates - done)
-                say(f"{folder.name}: updates {done}/{updates}, left {duration(left)}")
+        try:
+            while learner.updates < updates:
+                done_share = learner.updates / updates
+                learner.anneal(done_share)
+                for name, value in learner.update(windows.next(done_share), agent=False).items():
+                    sums[name] += float(value)
+                count += 1
+                done = learner.updates
+                progress.update(done, frames=done * config.replay.batch * config.replay.frames)
+                if count == config.train.log_every or done == updates:
+                    log.log(done, {name: value / count for name, value in sums.items()})
+                    sums.clear()
+                    count = 0
+                if done % tenth == 0 or done == updates:
+                    if held_out is not None:
+                        log.log(done, validate(learner, Replay(held_out, EVERYTHING), held_out_frames))
+                    _save(learner, windows, folder, config)
+        except KeyboardInterrupt:
+            _save(learner, windows, folder, config)
+            progress.note(f"interrupted at update {learner.updates} and saved: the same command goes on from here")
+            raise
     return learner
 
 

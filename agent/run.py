@@ -8,7 +8,7 @@ from agent.fields import ConfigError, Field, fields, format_blocks
 
 FOLDERS = ("episodes", "checkpoints", "plots", "videos")
 
-FREE = {"run_dir", "steps", "wandb", "worldmodel.checkpoint_frames"} | {
+FREE = {"run_dir", "steps", "wandb", "tensorboard", "worldmodel.checkpoint_frames"} | {
     f"train.{name}" for name in ("log_every", "eval_every", "save_every", "video_every", "keep", "threads", "device")
 }
 """What a resumed run may change: how long, how often and where, but nothing that decides what is learnt."""

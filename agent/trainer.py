@@ -53,7 +53,7 @@ class Trainer:
         self.windows = Windows(self.replay, config.replay, config.seed)
         self.steps = 0
         self.last_return: float | None = None
-        self.log = RunLog(folder, config.wandb, config)
+        self.log = RunLog(folder, config)
         begun = self._resume()
         seed = int(np.random.SeedSequence([config.seed, self.steps]).generate_state(1)[0]) % (SEEDS // 2)
         self.collector = Collector(self.environments, self.replay, actions, seed)
@@ -85,7 +85,7 @@ class Trainer:
                 self.film()
             if should_save(self.steps) or ended:
                 self.save()
-                plot_returns([self.folder], self.folder / "plots" / "returns.png")
+                self.draw()
         self.progress.close()
 
     def collect_and_learn(self) -> None:
@@ -115,7 +115,14 @@ class Trainer:
         started = time.perf_counter()
         # few at once: each environment has a process and, a maze, half a gigabyte of its own
         side_by_side = min(self.config.envs, self.config.train.eval_episodes)
-        done = evaluate(self.learner, self.config.env, self.config.train.eval_episodes, side_by_side=side_by_side)
+        wanted = self.config.train.eval_episodes
+        done = evaluate(
+            self.learner,
+            self.config.env,
+            wanted,
+            side_by_side=side_by_side,
+            report=lambda ended: self._show(f"evaluation {ended}/{wanted}"),
+        )
         returns = np.array([episode.ret for episode in done])
         figures = {
             "eval/return": returns.mean(),
@@ -131,11 +138,20 @@ class Trainer:
         """The open-loop video of the newest episode, for environments that have frames."""
         if len(self.environments.single_observation_space.shape or ()) != 3 or not len(self.replay):
             return
+        path = self.folder / "videos" / "openloop.mp4"
         try:
             episode = self.replay.get(self.replay.names()[-1])
-            openloop_video(self.learner, episode, self.folder / "videos" / "openloop.mp4")
+            openloop_video(self.learner, episode, path)
         except (ValueError, KeyError) as error:
             self.progress.note(f"no video at {self.steps} steps: {error}")
+            return
+        self.log.video(self.steps, "videos/openloop", path)
+
+    def draw(self) -> None:
+        """The figure of returns so far."""
+        path = self.folder / "plots" / "returns.png"
+        plot_returns([self.folder], path)
+        self.log.picture(self.steps, "plots/returns", path)
 
     def save(self) -> None:
         """A checkpoint from which the same command goes on."""
@@ -196,9 +212,13 @@ class Trainer:
             self.sums.clear()
             self.summed = 0
 
-    def _show(self) -> None:
+    def _show(self, *more: str) -> None:
+        shown = [f"episodes {self.replay.episodes}"]
+        if self.last_return is not None:
+            shown.append(f"return {self.last_return:.1f}")
+        shown.append(f"updates {self.learner.updates}")
         frames = self.learner.updates * self.config.replay.batch * self.config.replay.frames
-        self.progress.update(self.steps, self.replay.episodes, self.last_return, self.learner.updates, frames)
+        self.progress.update(self.steps, *shown, *more, frames=frames)
 
     def _spent(self, name: str, since: float) -> float:
         now = time.perf_counter()

@@ -19,11 +19,9 @@ import fcntl
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -31,6 +29,7 @@ import envs
 from envs.policies import POLICIES
 from replay.atomic import remove_leftovers, write_atomically
 from replay.buffer import OWN_NAME
+from replay.progress import Progress
 from replay.record import Recording, Unrecordable
 from replay.recorders import record_all
 
@@ -117,9 +116,9 @@ def collect(
         missing = sorted(set(range(episodes)) - held(folder))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if missing:
-            progress = _Progress(len(missing), stream or sys.stderr)
-            record_all(recording, folder, missing, min(workers or cores, len(missing)), progress.update)
-            progress.close()
+            with Progress(len(missing), "episodes", stream=stream) as progress:
+                tally = _Tally(progress)
+                record_all(recording, folder, missing, min(workers or cores, len(missing)), tally.add)
     return len(missing)
 
 
@@ -184,39 +183,19 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-class _Progress:
-    """`episodes 12/40  steps/s 211  left 0:02:10`: live on a terminal, a plain line each half minute elsewhere."""
+class _Tally:
+    """Episodes and steps finished so far, told to the progress line."""
 
-    def __init__(self, total: int, stream: TextIO) -> None:
-        self._total, self._stream = total, stream
-        self._live = stream.isatty()
-        self._every = 0.5 if self._live else 30.0
-        self._began = self._shown = time.monotonic()
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._episodes = self._steps = 0
+        self.add([])
 
-    def update(self, finished: Sequence[int]) -> None:
-        """Take in the steps of each episode finished since the last call, and show the line if it is time."""
+    def add(self, finished: Sequence[int]) -> None:
+        """Count the steps of each episode finished since the last call."""
         self._episodes += len(finished)
         self._steps += sum(finished)
-        if time.monotonic() - self._shown >= self._every:
-            self._show()
-
-    def close(self) -> None:
-        """Leave the last state on the screen."""
-        self._show()
-        if self._live:
-            self._stream.write("\n")
-            self._stream.flush()
-
-    def _show(self) -> None:
-        self._shown = time.monotonic()
-        line = f"episodes {self._episodes}/{self._total}"
-        if self._episodes:
-            seconds = self._shown - self._began
-            left = timedelta(seconds=round(seconds / self._episodes * (self._total - self._episodes)))
-            line += f"  steps/s {self._steps / seconds:.0f}  left {left}"
-        self._stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")
-        self._stream.flush()
+        self._progress.update(self._episodes, steps=self._steps)
 
 
 def _positive(text: str) -> int:

@@ -1,5 +1,7 @@
 """A world model taught from episodes alone: it learns, is validated, and goes on where it stopped."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -37,14 +39,14 @@ def data(tmp_path):
 
 
 def test_it_learns_and_leaves_a_run(tmp_path, data):
-    said: list[str] = []
+    said = io.StringIO()
     config = configured(tmp_path / "run")
-    learner = teach(config, tmp_path / "run", data, 100, held_out=data, held_out_frames=40, say=said.append)
+    learner = teach(config, tmp_path / "run", data, 100, held_out=data, held_out_frames=40, stream=said)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     heldout = [row["heldout/loss"] for row in rows if "heldout/loss" in row]
     assert len(heldout) == 10 and heldout[-1] < 0.8 * heldout[0]
     assert not any(name.startswith("agent/") for row in rows for name in row)
-    assert len(said) == 10 and said[-1] == "run: updates 100/100, left 0:00"
+    assert said.getvalue().startswith("run  updates 100/100  frames/s ") and said.getvalue().endswith("left 0:00\n")
     _, loaded, step = load_run(tmp_path / "run")
     assert step == 100
     for name, tensor in learner.model.state_dict().items():
@@ -52,7 +54,7 @@ def test_it_learns_and_leaves_a_run(tmp_path, data):
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, data, monkeypatch):
-    whole = teach(configured(tmp_path / "whole"), tmp_path / "whole", data, 40, held_out=data, say=lambda _: None)
+    whole = teach(configured(tmp_path / "whole"), tmp_path / "whole", data, 40, held_out=data, stream=io.StringIO())
 
     class Stopped(Exception):
         pass
@@ -67,16 +69,16 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, data, monkeypatch):
     config = configured(tmp_path / "cut")
     monkeypatch.setattr(checkpoint, "save", save_then_stop)
     with pytest.raises(Stopped):
-        teach(config, tmp_path / "cut", data, 40, say=lambda _: None)
+        teach(config, tmp_path / "cut", data, 40, stream=io.StringIO())
     monkeypatch.setattr(checkpoint, "save", saved)
-    cut = teach(config, tmp_path / "cut", data, 40, say=lambda _: None)
+    cut = teach(config, tmp_path / "cut", data, 40, stream=io.StringIO())
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(cut.model.state_dict()[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_a_run_that_is_done_is_left_alone(tmp_path, data):
     config = configured(tmp_path / "run")
-    teach(config, tmp_path / "run", data, 10, say=lambda _: None)
+    teach(config, tmp_path / "run", data, 10, stream=io.StringIO())
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     assert teach(config, tmp_path / "run", data, 10).updates == 10
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
@@ -84,7 +86,7 @@ def test_a_run_that_is_done_is_left_alone(tmp_path, data):
 
 def test_validation_changes_nothing_and_repeats(tmp_path, data):
     config = configured(tmp_path / "run")
-    learner = teach(config, tmp_path / "run", data, 10, say=lambda _: None)
+    learner = teach(config, tmp_path / "run", data, 10, stream=io.StringIO())
     before, random = learner.model.state_dict(), torch.get_rng_state()
     copies = {name: tensor.clone() for name, tensor in before.items()}
     first = validate(learner, Replay(data, 10_000), 48)

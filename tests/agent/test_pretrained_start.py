@@ -1,5 +1,6 @@
 """A new run starts from a language model's scans; one that is taken up or looked at needs that file no more."""
 
+import io
 import os
 import subprocess
 import sys
@@ -69,14 +70,14 @@ def test_the_file_is_needed_once(tmp_path: Path, data: Path) -> None:
 
     check(config)
     open_run(config)
-    lines: list[str] = []
-    teach(config, folder, data, 2, say=lines.append)
-    assert lines[0] == said
+    lines = io.StringIO()
+    teach(config, folder, data, 2, stream=lines)
+    assert lines.getvalue().splitlines()[0] == said
     (source / "model.safetensors").unlink()
     check(config)
-    lines.clear()
-    taught = teach(config, folder, data, 4, say=lines.append)
-    assert taught.updates == 4 and not any("pretrained" in line for line in lines)
+    lines = io.StringIO()
+    taught = teach(config, folder, data, 4, stream=lines)
+    assert taught.updates == 4 and "pretrained" not in lines.getvalue()
     _, loaded, step = load_run(folder)
     assert step == 4
     assert torch.equal(scan_weight(loaded, "in_proj.weight"), scan_weight(taught, "in_proj.weight"))

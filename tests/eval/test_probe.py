@@ -1,5 +1,6 @@
 """Probes: what is in view by hand, an answer that is there is found, one that is not is the constant's."""
 
+import io
 import json
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_the_command(walks: list[Episode], tmp_path: Path, capsys: pytest.Captur
     for episode in walks:
         replay.add(episode)
     open_run(config(tmp_path / "run"))
-    teach(config(tmp_path / "run"), tmp_path / "run", tmp_path / "data", 1, say=lambda _: None)
+    teach(config(tmp_path / "run"), tmp_path / "run", tmp_path / "data", 1, stream=io.StringIO())
     main(
         [str(tmp_path / "run"), "--data", str(tmp_path / "data"), "--hidden", "16", "--layers", "1", "--updates", "20"]
     )

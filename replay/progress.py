@@ -1,0 +1,115 @@
+"""How far a long piece of work is: one live line on a terminal, a plain line every half minute elsewhere."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TextIO, TypeVar
+
+WINDOW = 60.0
+"""Seconds over which speeds are measured: what comes first may be faster than the rest, as random prefill is."""
+LEAST = 10
+"""Finished pieces that a speed is measured over, however long they took."""
+BAR = 20
+"""Characters of the bar."""
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """`steps 3200/12000  episodes 3  return 1.2  updates 100  frames/s 820  left 4:10`, on a terminal after a bar."""
+
+    def __init__(
+        self,
+        total: int,
+        unit: str = "steps",
+        *,
+        name: str = "",
+        stream: TextIO | None = None,
+        every: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`total` pieces of work, counted as `unit`; `name` stands before the line.
+
+        Away from a terminal there is a line `every` so many seconds and one at the end, on a terminal five a second.
+        `stream` is standard error unless given.
+        """
+        self._total, self._unit, self._name = total, unit, name
+        self._stream, self._clock = stream or sys.stderr, clock
+        self._live = self._stream.isatty()
+        self._every = 0.2 if self._live else every
+        self._written = -float("inf") if self._live else clock()  # what takes seconds prints its end alone
+        self._past: deque[tuple[float, int, dict[str, float]]] = deque()  # (seconds, done, counts)
+        self._line = ""
+
+    def update(self, done: int, *shown: str, **counts: float) -> None:
+        """Show that `done` of the total are, if it is time.
+
+        `shown`: texts for the middle of the line. `counts`: what was counted so far, by name, whose speed is shown;
+        without any, that of `done` is.
+        """
+        now = self._clock()
+        counts = counts or {self._unit: done}
+        self._past.append((now, done, counts))
+        while now - self._past[0][0] > WINDOW and done - self._past[1][1] >= LEAST:
+            self._past.popleft()
+        parts = [f"{self._unit} {done}/{self._total}", *shown]
+        then, before, first = self._past[0]
+        if (seconds := now - then) > 0:
+            parts += [f"{name}/s {_rate((count - first[name]) / seconds)}" for name, count in counts.items()]
+            if done > before:
+                parts.append(f"left {duration(max(0, self._total - done) * seconds / (done - before))}")
+        self._line = "  ".join([self._name, *parts] if self._name else parts)
+        if self._live:
+            filled = BAR * min(done, self._total) // max(1, self._total)
+            self._line = f"[{'=' * filled}{' ' * (BAR - filled)}] {self._line}"
+        if now - self._written >= self._every:
+            self._written = now
+            self._show()
+
+    def note(self, text: str) -> None:
+        """Print a line of its own, above the live one."""
+        self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._line:
+            self._show()
+            if self._live:
+                self._stream.write("\n")
+                self._stream.flush()
+            self._line = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _show(self) -> None:
+        self._stream.write(f"\r{self._line}\x1b[K" if self._live else f"{self._line}\n")
+        self._stream.flush()
+
+
+def track(items: Sequence[Item], unit: str, name: str = "", stream: TextIO | None = None) -> Iterator[Item]:
+    """The items, one by one, with a line that says how many were worked through."""
+    with Progress(len(items), unit, name=name, stream=stream) as progress:
+        for done, item in enumerate(items):
+            progress.update(done)
+            yield item
+        progress.update(len(items))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `4:10` or `2:04:10`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
