@@ -1,28 +1,49 @@
 """Environments by name, under the current Gymnasium API.
 
 `make(name, **options)` gives one environment, `make_vector(name, n, **options)` gives n of them in worker
-processes. A name stands in `REGISTRY`, or is `gym:<id>` for any registered Gymnasium environment with image
-or flat-vector observations and discrete actions. A name in the registry may carry options for the environment's
-constructor: `ObjectRecall:delay=4..50,size=64`. Their values are whole numbers, floats, true or false, pairs of
-whole numbers `a..b`, or else strings.
+processes. A name is one of
 
-This module imports nothing heavy: an environment's packages are loaded when the first one is made.
+    MemoryMaze, ObjectRecall, ...     `REGISTRY`
+    Atari/Pong, MiniGrid/MemoryS7     a member of a family (`envs.families`); its package is an extra
+    gym:<id>                          any registered Gymnasium environment with supported spaces (`envs.gym_env`)
+    what an installed package adds    by an entry point (`envs.outside`)
+    package.module:Callable           anything that can be imported and gives a Gymnasium environment
+
+All but `gym:` names may carry options for what makes them: `ObjectRecall:delay=4..50,size=64`. Their values are
+whole numbers, floats, true or false, pairs of whole numbers `a..b`, or else strings.
+
+This module imports nothing heavy: an environment's packages are loaded when its name is used.
 """
 
 from __future__ import annotations
 
-import difflib
+import functools
 import importlib
-import inspect
-import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from envs import families, outside
+from envs.errors import CannotImport, MissingPackage, UnknownEnvironment, WrongOptions
+from envs.options import check_options, nearest, read_options
 
+if TYPE_CHECKING:
     import gymnasium
 
     from envs.vector import ForkserverVectorEnv
+
+__all__ = [
+    "CannotImport",
+    "MissingPackage",
+    "UnknownEnvironment",
+    "WrongOptions",
+    "check_name",
+    "forms",
+    "kind",
+    "make",
+    "make_vector",
+    "names",
+]
 
 # name -> ("module:callable", the options that the name stands for); one line for each environment.
 REGISTRY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,24 +58,26 @@ REGISTRY: dict[str, tuple[str, dict[str, Any]]] = {
 
 GYM_PREFIX = "gym:"
 
-
-class UnknownEnvironment(ValueError):
-    """No environment has this name; the message is one line that gives the name and the nearest right one."""
-
-    def __init__(self, name: str, nearest: str) -> None:
-        super().__init__(f"unknown environment {name!r}: did you mean {nearest!r}?")
+Kind = Literal["image", "vector"]
 
 
-class WrongOptions(UnknownEnvironment):
-    """A name carries options that its environment does not take; the message is one line."""
+@dataclass(frozen=True)
+class _Named:
+    """What a name without options stands for; `kind` is None where only a look at the spaces tells it."""
 
-    def __init__(self, message: str) -> None:
-        ValueError.__init__(self, message)
+    build: Callable[..., gymnasium.Env]
+    kind: Kind | None
+    fixed: dict[str, Any] = field(default_factory=dict)
 
 
 def names() -> list[str]:
-    """The names in the registry (`gym:<id>` names are not listed), sorted."""
-    return sorted(REGISTRY)
+    """The names in the registry and those that installed packages add, sorted; see `forms` for the others."""
+    return sorted({*REGISTRY, *outside.entry_points()})
+
+
+def forms() -> list[str]:
+    """`names()`, and how all other names are written, for the help."""
+    return [*names(), *families.forms(), f"{GYM_PREFIX}<id>", "<module>:<Callable>"]
 
 
 def check_name(name: str) -> None:
@@ -62,83 +85,17 @@ def check_name(name: str) -> None:
 
     Options are checked by their names; whether a value is right, the environment says when it is made.
     """
-    base, colon, text = name.partition(":")
-    if base in REGISTRY:
-        if colon:
-            _check_options(base, _read_options(base, text))
-        return
-    from gymnasium import registry
-
     if name.startswith(GYM_PREFIX):
-        if _gymnasium_knows(name.removeprefix(GYM_PREFIX)):
-            return
-        candidates = [GYM_PREFIX + id for id in registry]
-    elif name in registry:
-        candidates = [GYM_PREFIX + name]
+        _check_gym(name)
     else:
-        # Options that go with the misspelt name go with the right one too.
-        tail = colon + text if "=" in text else ""
-        candidates = [known + tail for known in names()]
-    raise UnknownEnvironment(name, _nearest(name, candidates))
+        _resolve(name)
 
 
-def _nearest(name: str, candidates: list[str]) -> str:
-    # An exact match but for case comes first, and the cutoff of 0 means that something is always named.
-    folded = {candidate.lower(): candidate for candidate in reversed(candidates)}
-    return folded[difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.0)[0]]
+def _check_gym(name: str) -> None:
+    if not _gymnasium_knows(name.removeprefix(GYM_PREFIX)):
+        from gymnasium import registry
 
-
-def _constructor(base: str) -> Callable[..., gymnasium.Env]:
-    """What makes the environments of this name in the registry."""
-    module, attribute = REGISTRY[base][0].split(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _read_options(base: str, text: str) -> dict[str, Any]:
-    """`delay=4..50,size=64` -> {"delay": (4, 50), "size": 64}. Raises `WrongOptions`."""
-    options: dict[str, Any] = {}
-    for part in text.split(","):
-        option, equals, value = part.partition("=")
-        if not (option and equals and value):
-            raise WrongOptions(f"{base} has an option {part!r} in its name: options are written {base}:name=value,...")
-        if option in options:
-            raise WrongOptions(f"{base} has the option {option!r} twice in its name")
-        options[option] = _read_value(value)
-    return options
-
-
-def _read_value(text: str) -> Any:
-    """An int, float, bool or pair of ints where the text is one; else the text."""
-    if text in ("true", "false"):
-        return text == "true"
-    if pair := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text):
-        return int(pair[1]), int(pair[2])
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            pass
-    return text
-
-
-def _check_options(base: str, options: dict[str, Any]) -> None:
-    """Raise `WrongOptions` for one that the constructor lacks or the registry fixes."""
-    known = [option for option in inspect.signature(_constructor(base)).parameters if option not in REGISTRY[base][1]]
-    for option in options:
-        if option not in known:
-            nearest = _nearest(option, known)
-            raise WrongOptions(f"{base} has no option {option!r}: did you mean {nearest!r}?")
-
-
-def kind(name: str) -> Literal["image", "vector"]:
-    """What the observations of an environment are. Raises as `make`."""
-    check_name(name)
-    if not name.startswith(GYM_PREFIX):
-        return "image"
-    environment = make(name)
-    shape = environment.observation_space.shape or ()
-    environment.close()
-    return "image" if len(shape) == 3 else "vector"
+        raise UnknownEnvironment(name, nearest(name, [GYM_PREFIX + id for id in registry]))
 
 
 def _gymnasium_knows(id: str) -> bool:
@@ -154,26 +111,99 @@ def _gymnasium_knows(id: str) -> bool:
     return id in registry
 
 
+def _resolve(name: str) -> tuple[_Named, dict[str, Any]]:
+    """What a name (but for `gym:` ones) stands for, and the options it carries, their names checked."""
+    base, colon, text = name.partition(":")
+    named = _find(base)
+    if named is None and (path := outside.split_path(name)):
+        base, options = path
+        colon, text = ("", "") if options is None else (":", options)
+        named = _find_path(base)
+    if named is None:
+        # Options that go with the misspelt name go with the right one too.
+        raise UnknownEnvironment(name, _nearest_name(name, colon + text if "=" in text else ""))
+    carried = read_options(base, text) if colon else {}
+    check_options(base, carried, named.build, named.fixed)
+    return named, carried
+
+
+def _find(base: str) -> _Named | None:
+    """What a name without options stands for; None where it is none, or a path."""
+    if base in REGISTRY:
+        return _Named(_constructor(base), "image", REGISTRY[base][1])
+    if found := families.find(base):
+        return _Named(found[1], found[0].kind)
+    if base in outside.entry_points():
+        return _outside(base, outside.load_entry_point(base))
+    return None
+
+
+def _find_path(base: str) -> _Named:
+    try:
+        return _outside(base, outside.load_path(base))
+    except CannotImport as error:
+        # A path, or a name misspelt: both are spoken of.
+        raise CannotImport(f"{error}; the nearest known name is {_nearest_name(base, '')!r}") from error
+
+
+def _outside(base: str, build: Callable[..., gymnasium.Env]) -> _Named:
+    """Another package's environment, with what it observes made what world models take."""
+
+    @functools.wraps(build)
+    def adapted(**options: Any) -> gymnasium.Env:
+        from envs.gym_env import adapt
+
+        return adapt(build(**options), base)
+
+    return _Named(adapted, None)
+
+
+def _nearest_name(name: str, tail: str) -> str:
+    """The name that this one was meant to be; `tail` is put after each that may stand before it."""
+    from gymnasium import registry
+
+    if name in registry:
+        return GYM_PREFIX + name
+    return nearest(name, [known + tail for known in [*names(), *families.installed_names()]])
+
+
+def _constructor(base: str) -> Callable[..., gymnasium.Env]:
+    """What makes the environments of this name in the registry."""
+    module, attribute = REGISTRY[base][0].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def kind(name: str) -> Kind:
+    """What the observations of an environment are. Raises as `make`."""
+    if not name.startswith(GYM_PREFIX):
+        known = _resolve(name)[0].kind
+        if known is not None:
+            return known
+    environment = make(name)
+    shape = environment.observation_space.shape or ()
+    environment.close()
+    return "image" if len(shape) == 3 else "vector"
+
+
 def make(name: str, **options: Any) -> gymnasium.Env:
     """One environment.
 
     Args:
-        name: a name from `names()`, with or without options, or `gym:<id>`.
+        name: see the top of this module.
         options: passed to the environment, e.g. `labels=True` for Memory Maze; they go before the name's.
 
     Raises:
-        UnknownEnvironment: no environment has this name, or not the options it carries.
-        ValueError: a `gym:` environment whose spaces are not supported, or an option's value that is wrong.
+        UnknownEnvironment: no environment has this name, or not the options it carries, or its package is missing.
+        ValueError: an environment whose spaces are not supported, or an option's value that is wrong.
     """
-    check_name(name)
     if name.startswith(GYM_PREFIX):
+        _check_gym(name)
         from envs.gym_env import make_gym
 
         return make_gym(name.removeprefix(GYM_PREFIX), **options)
-    base, _, text = name.partition(":")
-    carried = _read_options(base, text) if text else {}
+    named, carried = _resolve(name)
     try:
-        return _constructor(base)(**REGISTRY[base][1], **carried | options)
+        return named.build(**named.fixed, **carried | options)
     except TypeError as error:
         if not carried:
             raise
@@ -185,7 +215,7 @@ def make_vector(name: str, n: int, **options: Any) -> ForkserverVectorEnv:
     """n environments of one name, each in a worker process of its own; see `envs.vector`.
 
     Raises:
-        UnknownEnvironment: no environment has this name, or not the options it carries.
+        UnknownEnvironment: no environment has this name, or not the options it carries, or its package is missing.
         ValueError, RuntimeError: n is less than 1, or the environment cannot be made, as from `make`.
     """
     check_name(name)

@@ -9,9 +9,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import RescaleAction
-from PIL import Image
 
-IMAGE_SIZE = (64, 64)
+from envs.pictures import PICTURE, to_picture
 
 
 def make_gym(id: str, **options: Any) -> gymnasium.Env:
@@ -25,11 +24,15 @@ def make_gym(id: str, **options: Any) -> gymnasium.Env:
             a vector of bounded numbers.
         gymnasium.error.Error: Gymnasium cannot make the environment.
     """
-    env = gymnasium.make(id, **options)
+    return adapt(gymnasium.make(id, **options), f"gym:{id}")
+
+
+def adapt(env: gymnasium.Env, name: str) -> gymnasium.Env:
+    """An environment that is already made, as `make_gym`; the name is for the message of the ValueError."""
     problem = _problem(env)
     if problem:
         env.close()
-        raise ValueError(f"gym:{id} {problem}")
+        raise ValueError(f"{name} {problem}")
     if isinstance(env.action_space, Box):
         env = RescaleAction(env, np.float32(-1), np.float32(1))
     return ImageObservation(env) if len(env.observation_space.shape or ()) > 1 else VectorObservation(env)
@@ -64,16 +67,10 @@ class ImageObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
         # Recorded so that Gymnasium can make the environment again from its spec.
         RecordConstructorArgs.__init__(self)
         gymnasium.ObservationWrapper.__init__(self, env)
-        self.observation_space = Box(0, 255, (*IMAGE_SIZE, 3), np.uint8)
+        self.observation_space = Box(0, 255, PICTURE, np.uint8)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
-        image = observation if observation.ndim == 3 else observation[:, :, None]  # (H, W, 1 or 3)
-        image = np.broadcast_to(image, (*image.shape[:2], 3))
-        if image.shape[:2] != IMAGE_SIZE:
-            # A box filter averages what it drops, so that small things do not vanish.
-            resized = Image.fromarray(np.ascontiguousarray(image)).resize(IMAGE_SIZE, Image.Resampling.BOX)
-            image = np.asarray(resized)
-        return image.copy()
+        return to_picture(observation)
 
 
 class VectorObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):

@@ -1,0 +1,65 @@
+"""Hiding frames, whole or in part, so that what was seen before must be remembered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# The part of a (64, 64, 3) picture that a mask covers: a half, or of the middle a half of each side.
+_ALL, _FIRST, _LAST, _MIDDLE = slice(0, 64), slice(0, 32), slice(32, 64), slice(16, 48)
+REGIONS: dict[str, tuple[slice, slice]] = {  # rows and columns
+    "top": (_FIRST, _ALL),
+    "bottom": (_LAST, _ALL),
+    "left": (_ALL, _FIRST),
+    "right": (_ALL, _LAST),
+    "middle": (_MIDDLE, _MIDDLE),
+}
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """What of an episode's pictures, (64, 64, 3) uint8, is black.
+
+    Args:
+        flicker: the probability with which a frame is hidden, each by itself (Hausknecht and Stone, arXiv
+            1507.06527, have 0.5).
+        blackout: (n, m) hides the last n frames of every m, counted from the reset's, so an episode begins in
+            sight. A hidden stretch longer than any short window needs memory, where flicker alone needs little.
+        mask: a key of `REGIONS`, hidden in every frame.
+
+    Raises:
+        ValueError: a probability outside 0..1, not 0 < n < m, or an unknown region.
+    """
+
+    flicker: float = 0.0
+    blackout: tuple[int, int] | None = None
+    mask: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.flicker, int | float) and 0 <= self.flicker <= 1):
+            raise ValueError(f"flicker must be a probability from 0 to 1, not {self.flicker!r}")
+        if self.blackout is not None and not _is_blackout(self.blackout):
+            raise ValueError(f"blackout must be n..m with 0 < n < m: n frames hidden in every m, not {self.blackout!r}")
+        if self.mask is not None and self.mask not in REGIONS:
+            raise ValueError(f"mask must be one of {', '.join(REGIONS)}, not {self.mask!r}")
+
+    def hides(self, index: int, random: np.random.Generator) -> bool:
+        """Whether the episode's frame of this number, the reset's being 0, is hidden whole; may draw a number."""
+        if self.blackout is not None:
+            hidden, period = self.blackout
+            if index % period >= period - hidden:
+                return True
+        return self.flicker > 0 and random.random() < self.flicker
+
+    def cover(self, picture: np.ndarray) -> None:
+        """Black out the masked region, in place."""
+        if self.mask is not None:
+            picture[REGIONS[self.mask]] = 0
+
+
+def _is_blackout(value: object) -> bool:
+    if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(number, int) for number in value)):
+        return False
+    hidden, period = value
+    return 0 < hidden < period
