@@ -36,8 +36,14 @@ def plot_returns(runs: Sequence[Path], out: Path) -> None:
     standard deviation. A run that has not ended an episode yet has a name in the legend and no curve.
     """
     figure = Figure(figsize=(8, 4.5), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    names = _names(runs)
+    draw_returns(figure.add_subplot(), runs)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_atomically(out, figure.savefig)
+
+
+def draw_returns(axes: Axes, runs: Sequence[Path]) -> None:
+    """What `plot_returns` shows, on axes of a figure of one's own."""
+    names = run_names(runs)
     for index, run in enumerate(runs):
         _draw_run(axes, names[index], read_metrics(run / "metrics.jsonl"), PALETTE[index % len(PALETTE)])
     environments = {_environment(run) for run in runs}
@@ -48,8 +54,6 @@ def plot_returns(runs: Sequence[Path], out: Path) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="best", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_atomically(out, figure.savefig)
 
 
 def running_mean(values: np.ndarray, length: int) -> np.ndarray:
@@ -61,7 +65,7 @@ def running_mean(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str) -> None:
-    steps, returns = _series(rows, "episode/return")
+    steps, returns = series(rows, "episode/return")
     axes.plot(steps, returns, ".", color=colour, markersize=5, alpha=0.4, markeredgewidth=0)
     axes.plot(
         steps,
@@ -71,9 +75,9 @@ def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str) -> None:
         alpha=0.8,
         label=f"{name}: training",
     )
-    steps, means = _series(rows, "eval/return")
+    steps, means = series(rows, "eval/return")
     if len(steps):
-        spread_of = dict(zip(*(column.tolist() for column in _series(rows, "eval/return_std")), strict=True))
+        spread_of = dict(zip(*(column.tolist() for column in series(rows, "eval/return_std")), strict=True))
         spread = np.array([spread_of.get(step, 0.0) for step in steps.tolist()])
         axes.fill_between(steps, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
         axes.plot(
@@ -82,7 +86,7 @@ def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str) -> None:
         )  # fmt: skip
 
 
-def _series(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
+def series(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values (n,) of one figure, where it was reported and finite."""
     pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
     steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
@@ -128,7 +132,7 @@ def _environment(run: Path) -> str:
         return ""
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
+def run_names(runs: Sequence[Path]) -> list[str]:
     """Folder names, or the paths as given where two folders have the same name."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]

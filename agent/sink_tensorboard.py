@@ -1,11 +1,9 @@
 """A run's log as TensorBoard's event files, in RUN/tensorboard: `tensorboard --logdir runs` shows every run in it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -13,9 +11,6 @@ from PIL import Image
 
 from agent.fields import ConfigError
 from agent.sinks import Sink
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
 WIDTH = 320
@@ -34,7 +29,7 @@ class TensorBoard(Sink):
             raise ConfigError("--tensorboard True needs a package: pip install 'lssvwm[tensorboard]'") from None
         self._summary, self._writer_class = Summary, SummaryWriter
         self._folder = folder / FOLDER
-        self._opened: SummaryWriter | None = None
+        self._opened: Any = None
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """See `Sink`."""
@@ -60,7 +55,7 @@ class TensorBoard(Sink):
         if self._opened is not None:
             self._opened.close()
 
-    def _writer(self) -> SummaryWriter:
+    def _writer(self) -> Any:
         if self._opened is None:
             self._opened = self._writer_class(str(self._folder))
         return self._opened
@@ -73,7 +68,6 @@ class TensorBoard(Sink):
             )
         summary = self._summary(value=[self._summary.Value(tag=name, image=image)])
         writer = self._writer()
-        assert writer.file_writer is not None  # it is until the writer is closed
         writer.file_writer.add_summary(summary, step)
         writer.flush()
 

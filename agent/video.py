@@ -1,15 +1,17 @@
-"""Open-loop prediction to look at: a video in which a coloured bar tells context from prediction, and a strip."""
+"""Prediction and dreams to look at: videos in which a coloured bar tells what was seen from what is imagined."""
 
 from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
 import torch
+from torch import Tensor
 
 from agent.files import replace_atomically
 from agent.learner import Learner
 from agent.openloop import MOVING_DB, Windows, predict, psnr
 from replay import Episode
+from worldmodel import Rows
 
 CONTEXT, PREDICTED = (60, 160, 60), (215, 120, 30)
 """Bar colours: frames that the model saw; frames that it imagines."""
@@ -32,7 +34,30 @@ def openloop_video(
         truth = torch.cat([before, predictions.truth[w].cpu()])
         model = torch.cat([before, predictions.predicted[w].cpu()])
         strips.append(torch.cat([truth, model, (truth - model).abs()], 2))
-    frames = (torch.cat(strips, 1).numpy() * 255).round().astype(np.uint8)  # (time, rows, columns, C)
+    _write(torch.cat(strips, 1), context, path, zoom)
+
+
+@torch.no_grad()
+def dream_video(learner: Learner, past: Rows, path: Path, horizon: int = 60, dreams: int = 4, zoom: int = 3) -> None:
+    """Writes an mp4 of `dreams` sampled dreams side by side, all from the same `past` (1, T): an episode's first rows.
+
+    The policy acts in each for `horizon` frames, on what it dreams; before it, the last 15 frames of the past.
+    """
+    model, act = learner.model, learner.agent.act
+    with learner.autocast():
+        state = torch.cat([model.observe(past, model.initial(1), mode=True).final] * dreams)
+        frames = []
+        for _ in range(horizon):
+            state = model.dream(state, act(model.feature(state)))
+            frames.append(model.decode(model.feature(state)).clamp(0, 1))
+    before = past.observation[:, -15:].float() / 255
+    clips = torch.cat([before.repeat(dreams, 1, 1, 1, 1), torch.stack(frames, 1)], 1)  # (dreams, time, H, W, C)
+    _write(torch.cat(list(clips.cpu()), 2), before.shape[1], path, zoom)
+
+
+def _write(clip: Tensor, context: int, path: Path, zoom: int) -> None:
+    """An mp4 of frames (time, rows, columns, C) in 0..1; the bar tells the first `context` from the rest."""
+    frames = (clip.numpy() * 255).round().astype(np.uint8)
     if frames.shape[-1] == 1:
         frames = frames.repeat(3, -1)
     frames = frames.repeat(zoom, 1).repeat(zoom, 2)

@@ -28,26 +28,32 @@ def plot(results: Sequence[dict[str, Any]], out: Path) -> None:
         for label in labels:
             colour = PALETTE[labels.index(label) % len(PALETTE)]
             style = "-" if labels.index(label) < len(PALETTE) else "--"
-            _draw(ax, [result for result in results if result["label"] == label], name, label, colour, style)
-        ax.set(xscale="log", xlabel="frames since it was seen", title=title)
-        delays = sorted({delay for result in results for delay in result["delays"]})
-        ax.set_xticks(delays, [str(delay) for delay in delays])
-        ax.minorticks_off()
-        if name == "accuracy":
-            ax.set_ylim(-0.03, 1.03)
-        ax.grid(alpha=0.25, linewidth=0.6)
-        ax.spines[["top", "right"]].set_visible(False)
+            draw(ax, [result for result in results if result["label"] == label], name, label, colour, style)
+        finish(ax, results, name, title)
     axes[0].plot([], [], ":", color="0.4", label="memory wiped in the gap")
     axes[0].legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(out, figure.savefig)
 
 
+def finish(ax: Axes, results: Sequence[dict[str, Any]], name: str, title: str) -> None:
+    """Axes and title of a panel."""
+    ax.set(xscale="log", xlabel="frames since it was seen", title=title)
+    delays = sorted({delay for result in results for delay in result["delays"]})
+    ax.set_xticks(delays, [str(delay) for delay in delays])
+    ax.minorticks_off()
+    if name == "accuracy":
+        ax.set_ylim(-0.03, 1.03)
+    ax.grid(alpha=0.25, linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
 def _first(result: dict[str, Any]) -> dict[str, float]:
     return result["retention"][str(result["delays"][0])]["return"]
 
 
-def _draw(ax: Axes, seeds: list[dict[str, Any]], name: str, label: str, colour: str, style: str) -> None:
+def draw(ax: Axes, seeds: list[dict[str, Any]], name: str, label: str, colour: str, style: str) -> None:
+    """One figure of one model, by delay: the mean of its seeds, each seed, and the mean with memory wiped."""
     delays = seeds[0]["delays"]
 
     def curve(result: dict[str, Any], moment: str) -> list[float]:
