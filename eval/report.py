@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import envs
 from agent.cli import one_line_errors
 from agent.fields import fields, format_blocks
 from agent.files import write_text_atomically
@@ -21,6 +22,7 @@ from eval import report_figures as figures
 from eval.report_html import figure, missing, page, paragraph, picture, section, table, text, video
 from eval.report_run import ACTIVITIES, Run, read_runs, seconds
 from eval.report_videos import NoDream, dreamed
+from eval.retention import HIDING
 from replay.progress import track
 
 ACTIVITY_COLOURS = {"act": "#56B4E9", "learn": "#0072B2", "wait": "#E69F00", "evaluate": "#009E73"}
@@ -196,7 +198,7 @@ def _share(run: Run) -> str:
 def _states(runs: Sequence[Run]) -> Iterator[str]:
     keys = figures.names(runs, figures.NORM)
     if keys:
-        yield paragraph("Mean norm of each head's scan state at the block boundaries, by layer.")
+        yield paragraph("Mean norm of a layer's scan state, all heads together, at the ends of blocks.")
         yield figure(
             lambda small: figures.curves(runs, keys, small), f"Norms of scan states by layer of {_names(runs)}"
         )
@@ -220,9 +222,10 @@ def _retention(runs: Sequence[Run]) -> Iterator[str]:
         yield f"<h3>{text(run.name)}: PSNR (dB) and SSIM of dreamed frames</h3>" + _maze(run)
     for run in runs:
         if run.retention is None:
-            yield missing(
-                f"{run.name} was not measured (mazes, ObjectRecall, SceneCut)", f"python -m eval.retention {run.folder}"
-            )
+            if run.config.env.partition(":")[0] in HIDING or run.config.env.startswith("MemoryMaze"):
+                yield missing(f"{run.name} was not measured", f"python -m eval.retention {run.folder}")
+            else:
+                yield missing(f"{run.name}: nothing is hidden in {run.config.env}, retention is not measured there")
 
 
 def _without(run: Run) -> Run:
@@ -234,7 +237,7 @@ def _accuracy(run: Run) -> str:
     delays, found = run.retention["delays"], run.retention["retention"]
     figure_name = "accuracy" if "accuracy" in found[str(delays[0])]["return"] else "psnr"
     rows = [
-        [label, *(found[str(delay)][moment][figure_name] for delay in delays)]
+        [label, *(f"{found[str(delay)][moment][figure_name]:.2f}" for delay in delays)]
         for label, moment in (("at the return", "return"), ("just seen", "just_seen"), ("memory wiped", "reset"))
     ]
     return table([figure_name, *delays], rows)
@@ -256,23 +259,39 @@ def _videos(runs: Sequence[Run]) -> Iterator[str]:
     yield paragraph("Under a green bar the model saw the frames, under an orange one it imagines them.")
     for run in track(runs, "dreams", "report"):
         yield f"<h3>{text(run.name)}</h3>"
-        openloop, heldout = run.folder / "videos/openloop.mp4", run.folder / "videos/heldout.mp4"
-        if openloop.is_file():
-            yield video(openloop, "Open loop, on the newest training episode then: truth, prediction, error")
-        if heldout.is_file():
-            yield video(heldout, "Open loop, on an episode held out: truth, prediction, error")
-        strip = run.folder / "plots/openloop.png"
-        if strip.is_file():
-            yield picture(
-                strip, "One window held out: the last frame seen, then every second one; truth, prediction, error"
-            )
-        if not heldout.is_file():
-            yield missing("No open-loop prediction of held-out episodes", f"python -m eval.openloop {run.folder}")
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                yield video(dreamed(run, Path(folder) / "dream.mp4"), _dream_words(run))
-            except NoDream as reason:
-                yield missing(f"No dream: {reason}")
+        if any(run.folder.glob("videos/*.mp4")) or _kind(run) == "image":
+            yield from _clips(run)
+        else:
+            yield missing(f"{run.config.env} has no frames to predict")
+
+
+def _kind(run: Run) -> str:
+    """image or vector; what cannot be said here has its reason told by the dream."""
+    try:
+        return envs.kind(run.config.env)
+    except (envs.UnknownEnvironment, ValueError, RuntimeError):
+        return "image"
+
+
+def _clips(run: Run) -> Iterator[str]:
+    """What a run with frames has to show."""
+    openloop, heldout = run.folder / "videos/openloop.mp4", run.folder / "videos/heldout.mp4"
+    if openloop.is_file():
+        yield video(openloop, "Open loop, on the newest training episode then: truth, prediction, error")
+    if heldout.is_file():
+        yield video(heldout, "Open loop, on an episode held out: truth, prediction, error")
+    strip = run.folder / "plots/openloop.png"
+    if strip.is_file():
+        yield picture(
+            strip, "One window held out: the last frame seen, then every second one; truth, prediction, error"
+        )
+    if not heldout.is_file():
+        yield missing("No open-loop prediction of held-out episodes", f"python -m eval.openloop {run.folder}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield video(dreamed(run, Path(folder) / "dream.mp4"), _dream_words(run))
+        except NoDream as reason:
+            yield missing(f"No dream: {reason}")
 
 
 def _dream_words(run: Run) -> str:

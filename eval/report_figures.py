@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from agent.plots import PALETTE, draw_returns, series
 from eval.report_run import Run, speed
@@ -54,7 +55,11 @@ def returns(runs: Sequence[Run], small: bool) -> Figure:
                 markersize=6, markeredgecolor="black", label=f"{run.name}: checkpoint, 95 %",
             )  # fmt: skip
             axes.set_ylim(top=max(axes.get_ylim()[1], high * 1.05))
-    axes.legend(loc="best", fontsize=6 if small else 8, frameon=True, framealpha=0.85, edgecolor="none")
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_fontsize(8)
+    axes.tick_params(labelsize=7)
+    axes.locator_params(axis="x", nbins=5)
+    axes.legend(loc="best", fontsize=6 if small else 7.5, frameon=True, framealpha=0.85, edgecolor="none")
     return figure
 
 
@@ -82,7 +87,9 @@ def speeds(runs: Sequence[Run], small: bool) -> Figure:
     for index, run in enumerate(runs):
         steps, values = _thinned(*speed(run.rows, run.config.replay.batch * run.config.replay.frames), points=60)
         ax.plot(steps, values, line(index), color=colour(index), linewidth=1.4)
-    ax.set(xlabel="environment steps", ylabel="replayed frames/s", ylim=(0, None))
+    ax.set_ylim(0, None)
+    ax.set_xlabel("environment steps", fontsize=8)
+    ax.set_ylabel("replayed frames/s", fontsize=8)
     _plain(ax)
     return figure
 
@@ -99,7 +106,7 @@ def retention(runs: Sequence[Run], small: bool) -> Figure:
                 draw(ax, [run.retention], name, run.name, colour(index), line(index))
         finish(ax, results, name, title)
         ax.title.set_fontsize(8)
-        ax.tick_params(labelsize=7)
+        ax.xaxis.label.set_fontsize(7.5)
     return figure
 
 
@@ -123,6 +130,7 @@ def _plain(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=6.5)
     ax.xaxis.get_offset_text().set_fontsize(6.5)
+    ax.ticklabel_format(axis="y", useOffset=False)
     ax.locator_params(axis="x", nbins=4)
 
 
@@ -130,6 +138,7 @@ def _scale(ax: Axes, values: np.ndarray) -> None:
     """Logarithmic where all are positive and the largest is far above the smallest; from a floor of a millionth."""
     if len(values) and values.min() > 0 and values.max() > 20 * values.min():
         ax.set_yscale("log")
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_ylim(bottom=max(values.min() * 0.8, values.max() * 1e-6))
 
 

@@ -32,7 +32,8 @@ def dreamed(run: Run, path: Path) -> Path:
     """
     try:
         _, learner, _ = load_run(run.folder)
-        past = _recorded(learner, run.folder / "episodes") or _reset(learner, run.config.env)
+        past = _recorded(learner, run.folder / "episodes")
+        past = _reset(learner, run.config.env) if past is None else past
     except (ConfigError, CheckpointError, envs.UnknownEnvironment, ValueError, OSError) as error:
         raise NoDream(error.args[0] if error.args else error) from None
     if past.observation.ndim != 5:

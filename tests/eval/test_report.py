@@ -1,0 +1,222 @@
+"""The report stands alone, shows what the runs hold, marks where they differ, and escapes what it is given."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+
+import envs
+from agent import checkpoint, presets
+from agent.config import Config
+from agent.learner import Learner, spaces
+from agent.run import open_run
+from eval.report import main, report
+from eval.report_run import seconds, speed, with_interval
+from replay import Episode, Replay
+
+ENV = "ObjectRecall:size=32"
+
+
+class Page(HTMLParser):
+    """What stands in a page: elements with their attributes, and text; tags must be closed in order."""
+
+    VOID = {"meta", "img", "source", "br"}
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, {name: value or "" for name, value in attributes}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data + " "
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def content(uri: str) -> tuple[str, bytes]:
+    kind, _, data = uri.partition(";base64,")
+    return kind.removeprefix("data:"), base64.b64decode(data)
+
+
+def made(folder: Path, env: str = ENV, rows: int = 5, **options: object) -> Path:
+    """A run with metrics of `rows` reports, a checkpoint and, where it has frames, an episode of 30 rows."""
+    kind = "image" if env == ENV else "vector"
+    config = presets.apply("debug", kind, Config(env=env, run_dir=str(folder)))
+    config.train.device = "cpu"
+    for name, value in options.items():
+        setattr(config.worldmodel if hasattr(config.worldmodel, name) else config, name, value)
+    open_run(config)
+    with (folder / "metrics.jsonl").open("w") as file:
+        for i in range(1, rows + 1):
+            losses = {
+                "model/loss": 9.0 / i,
+                "model/loss/dynamics": 3.0 / i,
+                "model/surprise": 2.5,
+                "agent/entropy": 1.1,
+            }
+            state = {"model/state/0/norm": 0.1 * i, "model/state/1/norm": 0.2 * i}
+            time = {"time/act": 1.0 * i, "time/learn": 6.0 * i, "time/wait": 0.0, "time/evaluate": 3.0 * i}
+            row = {"step": 100 * i, "updates": 10.0 * i, **losses, **state, **time}
+            file.write(json.dumps(row) + "\n" + json.dumps({"step": 100 * i, "episode/return": i / 2}) + "\n")
+    environment = envs.make(env)
+    learner = Learner(config, *spaces(environment.observation_space, environment.action_space))
+    environment.close()
+    checkpoint.save(folder / "checkpoints", 500, *learner.snapshot(), 1)
+    if kind == "image":
+        shape = environment.observation_space.shape
+        random = np.random.default_rng(0)
+        action = np.eye(learner.model.actions, dtype=np.float32)[random.integers(learner.model.actions, size=30)]
+        action[0] = 0
+        frames = random.integers(0, 255, (30, *shape)).astype(np.uint8)
+        Replay(folder / "episodes", 10_000).add(Episode(frames, action, np.zeros(30, np.float32), np.zeros(30, bool)))
+    return folder
+
+
+def retention(right: float) -> dict:
+    moment = {"surprise": 4.0, "psnr": 20.0, "copy_psnr": 9.0, "accuracy": right, "copy_accuracy": 0.0}
+    moments = {"return": moment, "just_seen": moment | {"accuracy": 1.0}, "reset": moment | {"accuracy": 0.0}}
+    return {"delays": [5, 50], "retention": {"5": moments, "50": moments}}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> tuple[Page, list[Path], str]:
+    """The page of two runs: the first has everything."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [made(folder / "a<b>&'x\"", seed=0), made(folder / "gru", seed=1, pretrained="<img src=x>")]
+    (runs[0] / "eval.json").write_text(json.dumps({"step": 500, "returns": [1.0, 2.0, 6.0], "actions": "greedy"}))
+    (runs[0] / "eval-forget-7.json").write_text(json.dumps({"step": 500, "returns": [0.0, 0.0], "forget": 7}))
+    (runs[0] / "retention.json").write_text(json.dumps(retention(0.75)))
+    before = {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")}
+    report(runs, folder / "out" / "page.html")
+    assert before == {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")}
+    page = folder / "out" / "page.html"
+    return Page(page), runs, page.read_text(encoding="utf-8")
+
+
+def test_it_stands_alone(pair):
+    page, _, source = pair
+    assert not page.all("script") and not page.all("link")
+    addresses = [a[name] for _, a in page.elements for name in ("src", "srcset", "href") if name in a]
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
+    assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[^\"]*", "", source))
+    anchors = {a["href"][1:] for a in page.all("a")}
+    assert anchors == {a["id"] for a in page.all("section")}
+
+
+def test_figures_are_drawn_for_both_widths_and_described(pair):
+    page, _, _ = pair
+    wide, narrow = page.all("img"), page.all("source")
+    assert len(wide) == len(narrow) == 6 and all(image["alt"] for image in wide)
+    sizes = []
+    for image in [image["src"] for image in wide] + [image["srcset"] for image in narrow]:
+        kind, data = content(image)
+        assert kind == "image/svg+xml"
+        sizes.append(float(ElementTree.fromstring(data).attrib["width"].removesuffix("pt")))
+    assert min(sizes[:6]) > 600 and max(sizes[6:]) < 300
+
+
+def test_dreams_are_in_it(pair):
+    page, _, _ = pair
+    films = [content(video["src"]) for video in page.all("video")]
+    assert len(films) == 2 and all(kind == "video/mp4" for kind, _ in films)
+    for _, data in films:
+        frames = imageio.imread(data, plugin="pyav")
+        # of 30 rows the model sees a third, then 60 are dreamed; four dreams side by side, three times enlarged
+        assert len(frames) == 10 + 60 and frames.shape[2] == 4 * 32 * 3
+        green, orange = frames[0, 2].mean(0), frames[-1, 2].mean(0)
+        assert green[1] > green[0] + 40 and orange[0] > orange[1] + 40
+        first = frames[0, 8:].reshape(-1, 4, 96, 3).astype(int)  # the past is one for all four
+        assert np.abs(first - first[:, :1]).mean() < 8
+
+
+def test_what_it_is_given_is_escaped(pair):
+    _, runs, source = pair
+    assert "a<b>" not in source and "<img src=x>" not in source
+    assert "a&lt;b&gt;&amp;&#x27;x&quot;" in source and "&lt;img src=x&gt;" in source
+    assert f"python -m eval.retention {runs[1]}" in source
+
+
+def test_differences_are_marked(pair):
+    page, _, source = pair
+    marked = set(re.findall(r'<tr class="differs"><th scope="row">([^<]*)', source))
+    assert marked == {"seed", "worldmodel.pretrained"}
+    assert source.count('<th scope="row">train.ratio') == 1  # it is the same: in the whole table alone
+
+
+def test_figures_in_tables(pair):
+    page, _, source = pair
+    row = re.search(r'<th scope="row">[^<]*</th><td class="number">500</td><td class="number">3</td>.*?</tr>', source)
+    assert (
+        row and "greedy" in row[0] and ">kept<" in row[0] and '<td class="number">3</td><td class="number">1' in row[0]
+    )
+    assert "wiped at frame 7" in page.text
+    assert ">0.75<" in source
+    # 50 seconds: 5 acting, 30 learning, 15 evaluating
+    assert re.search(r"<td>0\.8</td><td>10%</td><td>60%</td><td>0%</td><td>30%</td>", source)
+
+
+def test_what_is_missing_names_its_command(tmp_path):
+    run = made(tmp_path / "cart", "gym:CartPole-v1", rows=0)
+    report([run], tmp_path / "page.html")
+    words = Page(tmp_path / "page.html").text
+    for expected in ("Nothing was learnt yet", "has no frames", "nothing is hidden in gym:CartPole-v1", "No times"):
+        assert expected in words
+    assert not Page(tmp_path / "page.html").all("video")
+
+
+def test_a_broken_checkpoint_is_said_on_the_page(tmp_path):
+    run = made(tmp_path / "run")
+    for file in (run / "checkpoints").rglob("*.safetensors"):
+        file.write_bytes(b"short")
+    with pytest.warns(UserWarning, match="damaged"):
+        report([run], tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    assert "No dream:" in page.text and "checkpoint" in page.text and not page.all("video")
+
+
+def test_the_command(tmp_path, capsys):
+    run = made(tmp_path / "run", "gym:CartPole-v1")
+    main([str(run)])
+    assert capsys.readouterr().out == f"{run / 'report.html'}\n" and (run / "report.html").is_file()
+    with pytest.raises(SystemExit) as stopped:
+        main([str(run), str(tmp_path)])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error == f"{tmp_path} holds no run (no config.yaml)\n"
+
+
+def test_time_and_speed_of_a_run_that_was_taken_up():
+    """Two sessions: the second one's clocks begin at zero again."""
+    rows = [
+        {"step": 10, "updates": 5, "time/act": 1.0, "time/learn": 4.0},
+        {"step": 20, "updates": 10, "time/act": 2.0, "time/learn": 8.0},
+        {"step": 30, "updates": 20, "time/act": 0.5, "time/learn": 2.0},
+        {"step": 30, "episode/return": 1.0},
+    ]
+    assert seconds(rows) == {"act": 2.5, "learn": 10.0, "wait": 0.0, "evaluate": 0.0}
+    steps, frames = speed(rows, frames=8)
+    assert steps.tolist() == [20, 30] and frames.tolist() == [5 * 8 / 5.0, 10 * 8 / 2.5]
+
+
+def test_an_evaluation_without_intervals_gets_them():
+    found = with_interval({"returns": [2.0, 2.0, 2.0]})
+    assert found["mean"] == 2.0 and tuple(found["mean_interval"]) == (2.0, 2.0)
+    assert with_interval({"returns": [1.0], "mean": 1.0, "mean_interval": [0.5, 1.5]})["mean_interval"] == [0.5, 1.5]
