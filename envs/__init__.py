@@ -121,7 +121,7 @@ def _resolve(name: str) -> tuple[_Named, dict[str, Any]]:
         named = _find_path(base)
     if named is None:
         # Options that go with the misspelt name go with the right one too.
-        raise UnknownEnvironment(name, _nearest_name(name, colon + text if "=" in text else ""))
+        raise UnknownEnvironment(name, _nearest_name(base) + (colon + text if "=" in text else ""))
     carried = read_options(base, text) if colon else {}
     check_options(base, carried, named.build, named.fixed)
     return named, carried
@@ -142,8 +142,10 @@ def _find_path(base: str) -> _Named:
     try:
         return _outside(base, outside.load_path(base))
     except CannotImport as error:
+        if outside.has_package(base):
+            raise
         # A path, or a name misspelt: both are spoken of.
-        raise CannotImport(f"{error}; the nearest known name is {_nearest_name(base, '')!r}") from error
+        raise CannotImport(f"{error}; the nearest known name is {_nearest_name(base)!r}") from error
 
 
 def _outside(base: str, build: Callable[..., gymnasium.Env]) -> _Named:
@@ -158,13 +160,16 @@ def _outside(base: str, build: Callable[..., gymnasium.Env]) -> _Named:
     return _Named(adapted, None)
 
 
-def _nearest_name(name: str, tail: str) -> str:
-    """The name that this one was meant to be; `tail` is put after each that may stand before it."""
+def _nearest_name(name: str) -> str:
+    """The name that this one, without options, was meant to be."""
     from gymnasium import registry
 
     if name in registry:
         return GYM_PREFIX + name
-    return nearest(name, [known + tail for known in [*names(), *families.installed_names()]])
+    members = families.installed_names()
+    # A member is known by its name in the family too: `Pong`.
+    known = members | {name: name for name in [*members.values(), *names()]}
+    return known[nearest(name, known)]
 
 
 def _constructor(base: str) -> Callable[..., gymnasium.Env]:

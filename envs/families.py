@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from envs.errors import MissingPackage, UnknownEnvironment
-from envs.options import nearest
+from envs.errors import MissingPackage
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,9 @@ FAMILIES = {
 
 
 def find(base: str) -> tuple[Family, Callable[..., Any]] | None:
-    """The family of this name without options, and what makes it from its options; None where the prefix is none.
+    """The family of this name without options, and what makes it from its options; None where none has the name.
 
-    Raises:
-        MissingPackage: the family's package is not installed.
-        UnknownEnvironment: it is, and has nothing of this name.
+    Raises `MissingPackage` where the prefix is right and the family's package is not installed.
     """
     prefix, slash, member = base.partition("/")
     if not slash or prefix not in FAMILIES:
@@ -55,14 +52,15 @@ def find(base: str) -> tuple[Family, Callable[..., Any]] | None:
     if not _is_installed(family):
         raise MissingPackage(f"{prefix} needs {family.project}: pip install 'lssvwm[{family.extra}]'")
     if member not in _members(family):
-        raise UnknownEnvironment(base, nearest(base, _names_of(prefix)))
+        return None
     module, attribute = family.maker.split(":")
     return family, functools.partial(getattr(importlib.import_module(module), attribute), member)
 
 
-def installed_names() -> list[str]:
-    """The names of all members of the families whose packages are installed; imports these."""
-    return [name for prefix, family in FAMILIES.items() if _is_installed(family) for name in _names_of(prefix)]
+def installed_names() -> dict[str, str]:
+    """Members, as they are called in their families, and their names, where packages are installed; imports these."""
+    installed = {prefix: family for prefix, family in FAMILIES.items() if _is_installed(family)}
+    return {member: f"{prefix}/{member}" for prefix, family in installed.items() for member in _members(family)}
 
 
 def forms() -> list[str]:
@@ -72,10 +70,6 @@ def forms() -> list[str]:
 
 def _is_installed(family: Family) -> bool:
     return importlib.util.find_spec(family.package) is not None
-
-
-def _names_of(prefix: str) -> list[str]:
-    return [f"{prefix}/{member}" for member in _members(FAMILIES[prefix])]
 
 
 def _members(family: Family) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import re
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,11 @@ def load_path(base: str) -> Callable[..., Any]:
         raise CannotImport(
             f"{base} is no known environment, and as a path it cannot be imported: {_line(error)}"
         ) from error
+
+
+def has_package(base: str) -> bool:
+    """Whether Python finds the outermost package of a path."""
+    return importlib.util.find_spec(re.split("[.:]", base)[0]) is not None
 
 
 def _line(error: Exception) -> str:
