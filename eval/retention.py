@@ -31,6 +31,7 @@ from agent.offline import EVERYTHING, teach
 from agent.restore import load_run
 from agent.run import file_name, open_run
 from eval import maze_memory, recall_memory
+from eval.options import joined, names, numbers
 from eval.retention_plot import plot
 from replay import Replay
 from replay.collect import collect
@@ -104,8 +105,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="python -m eval.retention", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folders that were taught before")
-    parser.add_argument("--worldmodels", type=_names, default=[], metavar="A,B", help="world models to teach, by name")
-    parser.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1", help="seeds of each (default: 0)")
+    parser.add_argument("--worldmodels", type=names, default=[], metavar="A,B", help="world models to teach, by name")
+    parser.add_argument("--seeds", type=numbers, default=[0], metavar="0,1", help="seeds of each (default: 0)")
     parser.add_argument(
         "--env", default="ObjectRecall:delay=2..50,shown=4,back=3", help="what is taught (default: %(default)s)"
     )
@@ -113,7 +114,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--data", type=int, help="episodes to teach (default: 3000 short ones, 30 in a maze)")
     parser.add_argument(
         "--delays",
-        type=_numbers,
+        type=numbers,
         default=[5, 10, 25, 50, 100, 256, 512],
         metavar="5,10",
         help="frames between disappearing and return to measure at (default: 5 to 512, four windows)",
@@ -124,24 +125,12 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--tag", default="", help="names a variant: part of its runs' folders and of its label")
     parser.add_argument("--out", type=Path, default=Path("runs/retention"), help="folder (default: %(default)s)")
-    arguments, options = parser.parse_known_args(_joined(argv))
+    arguments, options = parser.parse_known_args(joined(argv))
     if not arguments.runs and not arguments.worldmodels:
         parser.error("name runs, or --worldmodels to teach")
     if arguments.runs and options:
         parser.error(f"{options[0]}: options of train_agent.py go with --worldmodels")
     return arguments, options
-
-
-def _joined(argv: Sequence[str]) -> list[str]:
-    """`--a.b X` as `--a.b=X`: argparse would take X, whose option it does not know, for a run."""
-    words: list[str] = []
-    for word in argv:
-        last = words[-1] if words else ""
-        if last.startswith("--") and "." in last and "=" not in last and not word.startswith("--"):
-            words[-1] = f"{last}={word}"
-        else:
-            words.append(word)
-    return words
 
 
 def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
@@ -239,14 +228,6 @@ def _check_env(env: str) -> None:
 
 def _is_maze(env: str) -> bool:
     return env.startswith("MemoryMaze")
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":
