@@ -25,15 +25,15 @@ def plot(report: Mapping[str, Any], out: Path) -> None:
         _curve(by_second, _in_minutes(model["by_second"]), label, styles[label])
     by_step.set(xlabel="environment steps", ylabel=f"IQM of training {report['score']}", xlim=(0, None))
     by_second.set(xlabel="minutes of training, without evaluation", xlim=(0, None))
-    by_step.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
+    title = f"{', '.join(report['envs'])}: bands and bars are 95 % intervals over seeds"
+    handles = by_step.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=7, fontsize=9, frameon=False, title=title)
     first = next(iter(models))
-    _bars(final, {k: (m["iqm"], m["iqm_interval"]) for k, m in models.items()}, styles, "o")
     wiped = {k: (m["wiped"]["iqm"], m["wiped"]["iqm_interval"]) for k, m in models.items() if "wiped" in m}
-    if wiped:
-        _bars(final, wiped, styles, "x")
-        final.plot([], [], "x", color="0.4", label=f"memory wiped at frame {report['forget']}")
-        final.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
-    final.set(xlabel=f"IQM of evaluation {report['score']} ({report['episodes']} episodes, {report['actions']})")
+    _bars(final, {k: (m["iqm"], m["iqm_interval"]) for k, m in models.items()}, styles, "o")
+    _bars(final, wiped, styles, "x")
+    cross = f"; x: memory wiped at frame {report['forget']}" if wiped else ""
+    final.set(xlabel=f"IQM of evaluation {report['score']} ({report['episodes']} episodes, {report['actions']}){cross}")
     others = {
         k: (m["improvement"]["probability"], m["improvement"]["interval"]) for k, m in models.items() if k != first
     }
@@ -46,7 +46,6 @@ def plot(report: Mapping[str, Any], out: Path) -> None:
     for ax in (by_step, by_second, final, better):
         ax.grid(alpha=0.25, linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(", ".join(report["envs"]), fontsize=10)
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(out, figure.savefig)
 
@@ -72,5 +71,6 @@ def _bars(
         colour = styles[label]["color"]
         ax.plot([low, high], [row, row], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
         ax.plot([value], [row], marker, color=colour, markersize=7)
-    ax.set_yticks(range(len(points)), list(points))
-    ax.set_ylim(len(points) - 0.5, -0.5)
+    if points:
+        ax.set_yticks(range(len(points)), list(points))
+        ax.set_ylim(len(points) - 0.5, -0.5)

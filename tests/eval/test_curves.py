@@ -37,11 +37,11 @@ def test_seconds_go_on_where_a_run_is_taken_up_and_leave_evaluation_out():
 
 
 def test_a_run(tmp_path: Path):
-    found = learning(make_run(tmp_path / "run", ROWS), 80)  # the grid: 2, 4 ... 80
-    assert len(found.returns) == POINTS == 40
-    assert np.isnan(found.returns[:4]).all()
-    np.testing.assert_array_equal(found.returns[4:], [1.0] * 5 + [3.0] * 30 + [5.0])
-    assert found.seconds[[4, 9, 19, 24, 39]].tolist() == [2, 4, 8, 9, 12]
+    found = learning(make_run(tmp_path / "run", ROWS), 80)  # the grid: 4, 8 ... 80
+    assert len(found.returns) == POINTS == 20
+    assert np.isnan(found.returns[:2]).all()
+    np.testing.assert_array_equal(found.returns[2:], [1.0] * 2 + [3.0] * 15 + [5.0])
+    assert found.seconds[[4, 9, 14, 19]].tolist() == [4, 8, 10, 12]
     assert found.steps_a_second == pytest.approx(80 / 12)
     assert found.frames_a_second == pytest.approx(8 * 2 * 64 / 12)
 
@@ -52,8 +52,8 @@ def test_curves_of_two_runs(tmp_path: Path):
     slower = [{k: 2 * v if v and k.startswith("time/") else v for k, v in row.items()} for row in rows]
     pair = [[learning(make_run(tmp_path / name, r), 80)] for name, r in (("a", ROWS), ("b", slower))]
     curve = by_step(pair, 80)
-    assert curve["at"] == list(range(16, 81, 2))
-    assert curve["iqm"] == [2, 2, *[4] * 30, 6]
+    assert curve["at"] == list(range(16, 81, 4))
+    assert curve["iqm"] == [2, *[4] * 15, 6]
     # a bootstrap over two runs finds either twice often enough
     assert curve["low"][0] == 1 and curve["high"][0] == 3
 
@@ -70,4 +70,4 @@ def test_runs_without_an_episode_or_without_time_have_no_curve(tmp_path: Path):
     assert silent.frames_a_second is silent.steps_a_second is silent.minutes is None
     assert by_step([[silent]], 80)["at"] == by_second([[silent]])["at"] == []
     timeless = learning(make_run(tmp_path / "b", [{"step": 5, "episode/return": 1.0}]), 80)
-    assert by_second([[timeless]])["at"] == [] and by_step([[timeless]], 80)["iqm"] == [1.0] * 38
+    assert by_second([[timeless]])["at"] == [] and by_step([[timeless]], 80)["iqm"] == [1.0] * 19
