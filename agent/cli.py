@@ -33,6 +33,9 @@ from agent.run import run_folder, stored_config
 SHORT = {"worldmodel": "worldmodel.name"}
 """Options that stand for a field of another name."""
 
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
+"""tyro's own options, with a shell's name after them: they print or write a script for it, and exit."""
+
 REGISTRY = ConstructorRegistry()
 
 
@@ -56,6 +59,8 @@ def parse(argv: Sequence[str]) -> Config:
     Anything wrong is a ConfigError (or envs.UnknownEnvironment) of one line that names it and the nearest
     right one.
     """
+    if argv and argv[0] in COMPLETION:
+        _tyro(list(argv), Config())
     wants_help = any(word in ("-h", "--help") for word in argv)
     found = _scan([word for word in argv if word not in ("-h", "--help")])
     stored = _stored(found)
@@ -82,8 +87,8 @@ def parse(argv: Sequence[str]) -> Config:
 def one_line_errors() -> Iterator[None]:
     """Turn refusals that are the user's to mend into a line on standard error and an exit.
 
-    Exit 2 for a wrong command, 1 for a checkpoint that cannot be read or written. Other errors keep their
-    traceback.
+    Exit 2 for a wrong command, 1 for a checkpoint that cannot be read or written, 130 for Ctrl-C. Other errors keep
+    their traceback.
     """
     try:
         yield
@@ -93,6 +98,9 @@ def one_line_errors() -> Iterator[None]:
     except CheckpointError as error:
         print(error.args[0], file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("stopped: the same command takes up what is saved and does the rest", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _scan(argv: Sequence[str]) -> dict[str, str | None]:
@@ -163,7 +171,7 @@ def _tyro(arguments: list[str], base: Config) -> Config:
         description=(
             "Train an agent in the dreams of a long-memory world model. "
             f"World models (--worldmodel NAME): {', '.join(worldmodel.names())}. "
-            f"Environments (--env NAME): {', '.join(envs.names())}. "
+            f"Environments (--env NAME): {', '.join(envs.forms())}. "
             "Defaults shown are those before a preset. The same command again resumes its run."
         ),
         args=arguments,

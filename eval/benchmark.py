@@ -1,6 +1,9 @@
-"""How fast: `python -m eval.benchmark update|scaling|checkpointing|dream|act|envs [--json [PATH]]`.
+"""How fast: `python -m eval.benchmark update|scaling|checkpointing|dream|act|envs [--json [PATH]]`
 
 Warmed up, medians, comparisons side by side in one run; the hardware is named.
+
+    python -m eval.benchmark update --preset cpu --repeats 20
+    python -m eval.benchmark scaling --help
 """
 
 import argparse
@@ -41,7 +44,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m eval.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(metavar="WHAT", required=True)
 
     def command(name: str, run: Callable[..., Any], show: Callable[[Any], None], words: str) -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from agent.learner import Learner
 from agent.openloop import predict, psnr
+from agent.progress import track
 from replay import Episode
 from worldmodel.tokenizer import ssim
 
@@ -53,7 +54,7 @@ def continued(learner: Learner, episodes: Sequence[Episode], share: float, dream
             state = model.observe(rows[:, begin : min(begin + 64, context)], state, mode=True).final
         state = torch.cat([state] * dreams)
         frames = []
-        for at in range(context, length):
+        for at in track(range(context, length), "frames", "dream"):
             state = model.dream(state, rows.action[:, at].repeat(dreams, 1))
             image = model.decode(model.feature(state)).clamp(0, 1)
             frames.append(image.unflatten(0, (dreams, count)).mean(0))
@@ -72,7 +73,7 @@ def continued(learner: Learner, episodes: Sequence[Episode], share: float, dream
 def by_view(learner: Learner, episodes: Sequence[Episode]) -> Scores:
     """Frames up to `HORIZON` ahead, by steps since their view was last seen: names as `16-63`, `256-`, `never`."""
     since, predicted, truth = [], [], []
-    for episode in episodes:
+    for episode in track(episodes, "episodes", "views"):
         windows = predict(learner, episode, HORIZON, dreams=4)
         frames = windows.index[:, None].cpu() + torch.arange(1, HORIZON + 1)
         since.append(steps_since(episode.labels, windows.index.cpu().numpy(), frames.numpy()).ravel())

@@ -1,8 +1,10 @@
-"""Open-loop prediction on episodes that training never saw: `python -m eval.openloop RUN`.
+"""Open-loop prediction on episodes that training never saw: `python -m eval.openloop RUN`
 
 Mean PSNR in dB by horizon of the model (the mean of 8 sampled dreams; "mode" is a single one), of the last context
 frame repeated, of the mean training image, and of the model's own reconstruction, over windows in which the view
 changes ("moving") and over all. See `agent.openloop`.
+
+    python -m eval.openloop runs/MemoryMaze-lssvwm-s0 --episodes 8 --horizon 30
 """
 
 import argparse
@@ -22,6 +24,7 @@ from agent.evaluate import SEEDS
 from agent.fields import ConfigError
 from agent.learner import Learner
 from agent.openloop import predict, score
+from agent.progress import track
 from agent.restore import load_run
 from agent.video import openloop_strip, openloop_video
 from replay import Episode, EpisodeBuilder, Replay
@@ -29,13 +32,15 @@ from replay import Episode, EpisodeBuilder, Replay
 
 def main(argv: Sequence[str]) -> None:
     """Print the table, or one JSON object, and write RUN/plots/openloop.png and RUN/videos/heldout.mp4."""
-    parser = argparse.ArgumentParser(prog="python -m eval.openloop", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.openloop", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, runs/<name>")
     parser.add_argument(
         "--episodes",
         type=int,
         default=4,
-        help="held-out episodes, under the policy and random actions in turn",
+        help="held-out episodes, under the policy and random actions in turn (default: 4)",
     )
     parser.add_argument("--horizon", type=int, default=15, help="frames predicted (default: 15)")
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
@@ -48,8 +53,10 @@ def main(argv: Sequence[str]) -> None:
         if envs.kind(config.env) != "image":
             raise ConfigError(f"{config.env} has no frames to predict")
         mean = mean_image(Replay(arguments.run / "episodes", config.replay.capacity))
-    episodes = held_out(learner, config.env, arguments.episodes)
-    windows = [predict(learner, episode, arguments.horizon) for episode in episodes]
+        episodes = held_out(learner, config.env, arguments.episodes)
+        windows = [
+            predict(learner, episode, arguments.horizon) for episode in track(episodes, "episodes", "prediction")
+        ]
     result = score(windows, mean)
     openloop_strip(windows[-1], arguments.run / "plots" / "openloop.png")
     openloop_video(learner, episodes[-1], arguments.run / "videos" / "heldout.mp4")
@@ -76,7 +83,7 @@ def held_out(learner: Learner, env: str, episodes: int) -> list[Episode]:
     try:
         return [
             _episode(environment, Actor(learner, 1) if i % 2 == 0 else RandomActor(actions, SEEDS + i), i, actions)
-            for i in range(episodes)
+            for i in track(range(episodes), "episodes", "held out")
         ]
     finally:
         environment.close()

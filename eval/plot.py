@@ -1,4 +1,7 @@
-"""Draw episode returns of one run or several: `python -m eval.plot RUN [RUN ...] [--out FILE]`."""
+"""Draw episode returns of one run or several: `python -m eval.plot RUN [RUN ...] [--out FILE]`
+
+python -m eval.plot runs/MemoryMaze-lssvwm-s0 runs/MemoryMaze-mamba-s0 --out returns.png
+"""
 
 import argparse
 import sys
@@ -10,7 +13,9 @@ from agent.plots import plot_returns
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the figure and print where it is; 2, with a line on standard error, where it cannot be drawn."""
-    parser = argparse.ArgumentParser(prog="python -m eval.plot", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, runs/<name>")
     parser.add_argument(
         "--out",

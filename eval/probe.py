@@ -14,6 +14,8 @@ with labels: `python -m replay.collect --env MemoryMaze --policy waypoints ...`,
 probes see 30,000 mazes: taught few, a probe is worse by overfitting, whatever the model knows.
 
 Writes RUN/probe.json and RUN/plots/probe.png.
+
+    python -m eval.probe runs/MemoryMaze-lssvwm-s0 --data data/walks
 """
 
 import argparse
@@ -136,7 +138,7 @@ def _walls(train: Frames, validation: Frames, test: Frames, fitting: Fitting) ->
     share = train.walls.mean(0)
     maze = Probe(train.inputs.shape[1], torch.logit(share, 1e-3), torch.ones_like(share), fitting).to(share.device)
     loss = functional.binary_cross_entropy_with_logits
-    update = fit(maze, loss, (train.inputs, train.walls), (validation.inputs, validation.walls), fitting)
+    update = fit(maze, loss, (train.inputs, train.walls), (validation.inputs, validation.walls), fitting, name="walls")
     return (
         update,
         _right(predict(maze, test.inputs) > 0, test.walls),
@@ -153,7 +155,7 @@ def _objects(train: Frames, validation: Frames, test: Frames, fitting: Fitting) 
     mean, spread = train.objects.mean(0), train.objects.std(0).clamp_min(1e-3)
     places = Probe(train.inputs.shape[1] - POSE, mean, spread, fitting).to(mean.device)
     data = (train.inputs, train.objects), (validation.inputs, validation.objects)
-    update = fit(places, functional.mse_loss, *data, fitting)
+    update = fit(places, functional.mse_loss, *data, fitting, name="objects")
     return update, _squared(predict(places, test.inputs), test.objects), _squared(mean, test.objects)
 
 

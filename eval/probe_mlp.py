@@ -8,6 +8,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from agent.progress import track
+
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Data: TypeAlias = tuple[Tensor, Tensor]
 """Inputs (n, D) of any float type and targets (n, K) float32."""
@@ -52,15 +54,18 @@ class Probe(nn.Module):
         return self.shift + self.scale * out.float()
 
 
-def fit(probe: Probe, loss: Loss, train: Data, validation: Data, fitting: Fitting, seed: int = 0) -> int:
+def fit(
+    probe: Probe, loss: Loss, train: Data, validation: Data, fitting: Fitting, seed: int = 0, name: str = "probe"
+) -> int:
     """Teach a probe in place; it ends with the weights that were best on `validation`. Returns their update.
 
-    AdamW on batches drawn at random; 0 is returned where nothing was better than the constant.
+    AdamW on batches drawn at random; 0 is returned where nothing was better than the constant. `name` stands before
+    the progress line.
     """
     random = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=fitting.learning_rate, weight_decay=fitting.weight_decay)
     best, best_update, kept = evaluate(probe, loss, validation), 0, copy.deepcopy(probe.state_dict())
-    for update in range(1, fitting.updates + 1):
+    for update in track(range(1, fitting.updates + 1), "updates", name):
         chosen = torch.randint(len(train[0]), (fitting.batch,), generator=random).to(train[0].device)
         optimizer.zero_grad(set_to_none=True)
         loss(probe(train[0][chosen]), train[1][chosen]).backward()

@@ -24,6 +24,7 @@ from agent.evaluate import SEEDS
 from agent.learner import Learner
 from agent.offline import EVERYTHING
 from agent.openloop import psnr
+from agent.progress import track
 from replay import Episode, EpisodeBuilder, Replay
 from worldmodel import Rows, State
 
@@ -39,8 +40,11 @@ Figures = dict[str, dict[str, float]]
 def measure(learner: Learner, env: str, delay: int, episodes: int) -> Figures:
     """Means over so many held-out episodes of random actions, at this delay."""
     environment = envs.make(env, delay=delay, labels=True)
-    played = [play(environment, SEEDS + i, learner.model.actions) for i in range(episodes)]
-    parts = [_measure(learner, environment, played[i : i + AT_ONCE]) for i in range(0, episodes, AT_ONCE)]
+    parts = []
+    for begin in track(range(0, episodes, AT_ONCE), "batches", f"delay {delay}"):
+        seeds = range(SEEDS + begin, SEEDS + min(begin + AT_ONCE, episodes))
+        played = [play(environment, seed, learner.model.actions) for seed in seeds]
+        parts.append(_measure(learner, environment, played))
     environment.close()
     moments = {moment: parts[0][moment].keys() for moment in parts[0]}
     return {
@@ -54,7 +58,7 @@ def gather(env: str, episodes: int, folder: Path, seed: int) -> None:
     replay = Replay(folder, EVERYTHING)
     environment = envs.make(env, labels=True)
     actions = int(environment.action_space.n)  # type: ignore[attr-defined]
-    for index in range(replay.episodes, episodes):
+    for index in track(range(replay.episodes, episodes), "episodes", folder.name):
         replay.add(play(environment, seed + index, actions))
     environment.close()
 

@@ -96,7 +96,9 @@ class Progress:
 
 
 def track(items: Sequence[Item], unit: str, name: str = "", stream: TextIO | None = None) -> Iterator[Item]:
-    """The items, one by one, with a line that says how many were worked through."""
+    """The items, one by one, with a line that says how many were worked through; no line for no items."""
+    if not items:
+        return
     with Progress(len(items), unit, name=name, stream=stream) as progress:
         for done, item in enumerate(items):
             progress.update(done)

@@ -120,6 +120,19 @@ def test_an_unknown_environment_is_one_line(capsys: pytest.CaptureFixture[str]):
     assert exit.value.code == 2 and "MemoryMaze" in err and err.count("\n") == 1
 
 
+def test_completion_for_a_shell_names_the_options(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        parse(["--tyro-print-completion", "bash"])
+    script = capsys.readouterr().out
+    assert not ended.value.code and "complete -F" in script and "--worldmodel.blocks" in script
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130 and capsys.readouterr().err.startswith("stopped: the same command")
+
+
 def test_help_names_every_option_and_what_can_be_chosen(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as exit:
         parse(["--help"])

@@ -9,6 +9,7 @@ import torch
 from agent import checkpoint, presets
 from agent.config import Config
 from agent.fields import ConfigError
+from agent.learner import Learner
 from agent.offline import teach, validate
 from agent.restore import load_run
 from agent.run import open_run
@@ -74,6 +75,24 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, data, monkeypatch):
     cut = teach(config, tmp_path / "cut", data, 40, stream=io.StringIO())
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(cut.model.state_dict()[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, data, monkeypatch):
+    config, said = configured(tmp_path / "run"), io.StringIO()
+    update = Learner.update
+
+    def interrupted_at_seven(learner, *rest, **named):
+        if learner.updates == 7:
+            raise KeyboardInterrupt
+        return update(learner, *rest, **named)
+
+    monkeypatch.setattr(Learner, "update", interrupted_at_seven)
+    with pytest.raises(KeyboardInterrupt):
+        teach(config, tmp_path / "run", data, 40, stream=said)
+    assert "interrupted at update 7 and saved: the same command goes on from here" in said.getvalue()
+    assert load_run(tmp_path / "run")[2] == 7
+    monkeypatch.setattr(Learner, "update", update)
+    assert teach(config, tmp_path / "run", data, 10, stream=said).updates == 10
 
 
 def test_a_run_that_is_done_is_left_alone(tmp_path, data):

@@ -275,6 +275,7 @@ def test_on_a_terminal_one_line_lives():
 def test_short_work_prints_its_end_alone():
     stream = io.StringIO()
     assert list(track("abc", "letters", "reading", stream)) == ["a", "b", "c"]
+    assert list(track("", "letters", "reading", stream)) == []
     assert stream.getvalue().startswith("reading  letters 3/3") and stream.getvalue().count("\n") == 1
 
 
