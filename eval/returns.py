@@ -12,7 +12,6 @@ writes RUN/eval.json.
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from agent.cli import one_line_errors
 from agent.collector import Finished
 from agent.evaluate import SEEDS, play
 from agent.files import write_text_atomically
+from agent.progress import Progress
 from agent.restore import load_run
 from eval import statistics
 from eval.normalised import normaliser
@@ -165,15 +165,13 @@ def _aggregates(name: str, result: dict[str, Any]) -> str:
 
 
 def _shown(episodes: Iterable[Finished], total: int) -> Iterator[Finished]:
-    """The same episodes; how many have ended is said every half minute, on standard error."""
-    said = time.monotonic()
+    """The same episodes; how many have ended, and their mean return, on standard error."""
     returns: list[float] = []
-    for episode in episodes:
-        returns.append(episode.ret)
-        if time.monotonic() - said >= 30:
-            said = time.monotonic()
-            print(f"episodes {len(returns)}/{total}  return {np.mean(returns):.2f}", file=sys.stderr, flush=True)
-        yield episode
+    with Progress(total, "episodes") as progress:
+        for episode in episodes:
+            returns.append(episode.ret)
+            progress.update(len(returns), f"return {np.mean(returns):.2f}")
+            yield episode
 
 
 if __name__ == "__main__":

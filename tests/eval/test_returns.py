@@ -99,4 +99,6 @@ def test_normalised_scores():
     assert found["mean"] == pytest.approx(0.75) and found["iqm"] == pytest.approx(1)
     assert found["mean_interval"][0] < 0.75 < found["mean_interval"][1]
     assert normaliser("MemoryMaze-11x11") is None  # nobody published a random policy's returns
-    assert normaliser("gym:CartPole-v1") is None
+    assert normaliser("gym:CartPole-v1") is None and normaliser("Atari/Tutankham") is None
+    pong = normaliser("Atari/Pong:flicker=0.5")
+    assert pong is not None and pong(-20.7) == 0 and pong(14.6) == pytest.approx(1)
