@@ -7,14 +7,17 @@ import errno
 import logging
 import os
 import sys
+from pathlib import Path
 
 # Threads that wait for work spin a few microseconds and then sleep: ones that spin on would take the core that an
 # environment's process needs. Read by OpenMP when torch is imported, hence before it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+from agent import distributed  # noqa: E402
 from agent.cli import one_line_errors, parse  # noqa: E402
+from agent.config import Config  # noqa: E402
 from agent.learner import Diverged, check  # noqa: E402
-from agent.run import open_run  # noqa: E402
+from agent.run import make_folders, open_run, run_folder  # noqa: E402
 from agent.trainer import train  # noqa: E402
 
 
@@ -25,7 +28,8 @@ def main(argv: list[str]) -> None:
     with one_line_errors():
         config = parse(argv)
         check(config)
-        folder = open_run(config)
+        distributed.begin()
+        folder = _folder(config)
         try:
             train(config, folder)
         except KeyboardInterrupt:
@@ -38,6 +42,19 @@ def main(argv: list[str]) -> None:
                 raise
             print(f"stopped: disk full in {folder}; the last checkpoint is whole", file=sys.stderr)
             raise SystemExit(1) from None
+        finally:
+            distributed.end()
+
+
+def _folder(config: Config) -> Path:
+    """The run's folder, opened by the first process alone, and this process's part of it."""
+    folder = run_folder(config.env, config.worldmodel.name, config.seed, config.run_dir)
+    if distributed.rank() == 0:
+        open_run(config)
+    distributed.wait()
+    own = distributed.own_folder(folder)
+    make_folders(own)
+    return own
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ while another takes its place.
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -93,12 +94,14 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path / TENSORS}: damaged: {_one_line(error)}") from None
 
 
-def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there is none. Changes nothing in the folder.
+def load_latest(folder: Path, until: float = math.inf) -> Checkpoint | None:
+    """The newest checkpoint that is whole, of step `until` or before; None where there is none. Changes nothing.
 
     Each damaged one that is passed over on the way is a one-line warning.
     """
     for step in _steps(folder):
+        if step > until:
+            continue
         path = _path(folder, step)
         try:
             return load(path if path.exists() else _aside(path))

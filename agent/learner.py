@@ -12,6 +12,7 @@ from torch import Tensor
 
 import envs
 import worldmodel
+from agent import distributed
 from agent.actor_critic import ActorCritic
 from agent.checkpoint import match
 from agent.config import Config
@@ -93,8 +94,21 @@ class Learner:
             if agent:
                 out |= self.learn_agent(rows, trajectory)
         last = "agent/grad_norm" if agent else "model/grad_norm"
+        distributed.average(self._running())
         self._count(last in out and bool(torch.isfinite(out[last])))
         return out
+
+    def share(self) -> None:
+        """Gives all processes the weights and the optimisers' figures of the first one."""
+        tensors = self._networks()
+        for name, optimizer in self._optimizers().items():
+            tensors |= optimizer_tensors(name, optimizer)[0]
+        distributed.share(tensors[name] for name in sorted(tensors))  # a checkpoint restores in any order
+        self.updates = distributed.least(self.updates)
+
+    def _running(self) -> list[Tensor]:
+        """Figures that follow what was seen, beside the weights."""
+        return [b for module in (self.model, self.agent) for b in module.buffers() if b.is_floating_point()]
 
     def learn_model(self, rows: Rows) -> tuple[worldmodel.Trajectory, dict[str, Tensor]]:
         """One step of the world model on the walkers' windows; what it made of them, and figures by name."""
@@ -130,8 +144,11 @@ class Learner:
         """Backward and one optimiser step, skipped where it is not finite. -> the gradient's norm"""
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        loss = loss.detach()
+        with torch.no_grad():
+            distributed.average([loss, *(p.grad for p in module.parameters() if p.grad is not None)])
         norm = torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], clip)
-        norm = torch.where(torch.isfinite(loss.detach()), norm, torch.nan)
+        norm = torch.where(torch.isfinite(loss), norm, torch.nan)
         if torch.isfinite(norm):
             optimizer.step()
         return norm
@@ -203,7 +220,7 @@ def check(config: Config) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is cuda where there is one."""
+    """`auto` is cuda where there is one: with several processes, each its own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

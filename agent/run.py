@@ -46,11 +46,16 @@ def open_run(config: Config) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
-        for name in FOLDERS:
-            (folder / name).mkdir(exist_ok=True)
+        make_folders(folder)
     except OSError as error:
         raise ConfigError(f"run folder {folder} cannot be made: {error.strerror}") from None
     return folder
+
+
+def make_folders(folder: Path) -> None:
+    """What a run writes into."""
+    for name in FOLDERS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
 
 
 def _refuse_another(folder: Path, stored: Config, config: Config) -> None:

@@ -1,20 +1,23 @@
 """The loop: act, learn, evaluate, save."""
 
+import os
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import envs
-from agent import checkpoint
+from agent import checkpoint, distributed
 from agent.actor import Actor, RandomActor
 from agent.collector import Collector, Finished
 from agent.config import Config
 from agent.evaluate import SEEDS, evaluate
+from agent.fields import ConfigError
 from agent.flatten import restore_rng, rng_state
 from agent.learner import Learner, spaces
 from agent.plots import plot_returns
@@ -41,7 +44,7 @@ class Trainer:
     """A run in its folder, new or taken up again from its last checkpoint."""
 
     def __init__(self, config: Config, folder: Path):
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.first = config, folder, distributed.rank() == 0
         torch.set_num_threads(config.train.threads or torch.get_num_threads())
         torch.manual_seed(config.seed)
         self.random = np.random.default_rng(config.seed)
@@ -50,16 +53,20 @@ class Trainer:
         shape, actions, continuous = spaces(environments.single_observation_space, environments.single_action_space)
         self.learner = Learner(config, shape, actions, continuous)
         self.replay = Replay(folder / "episodes", config.replay.capacity)
-        self.windows = Windows(self.replay, config.replay, config.seed)
+        own_seed = distributed.own_seed(config.seed)
+        self.windows = Windows(self.replay, config.replay, own_seed)
         self.steps = 0
         self.last_return: float | None = None
-        self.log = RunLog(folder, config)
+        self.log = RunLog(folder, config if self.first else replace(config, wandb="disabled", tensorboard=False))
+        if not self.first:
+            torch.manual_seed(own_seed)
         begun = self._resume()
-        seed = int(np.random.SeedSequence([config.seed, self.steps]).generate_state(1)[0]) % (SEEDS // 2)
+        self.learner.share()
+        seed = int(np.random.SeedSequence([own_seed, self.steps]).generate_state(1)[0]) % (SEEDS // 2)
         self.collector = Collector(self.environments, self.replay, actions, seed)
         self.actor = Actor(self.learner, config.envs)
         self.explorer = RandomActor(actions, seed, continuous=continuous)
-        self.progress = Progress(config.steps)
+        self.progress = Progress(config.steps, stream=None if self.first else open(os.devnull, "w"))
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.sums: defaultdict[str, float] = defaultdict(float)
         self.summed = 0
@@ -79,25 +86,28 @@ class Trainer:
         while self.steps < self.config.steps:
             self.collect_and_learn()
             ended = self.steps >= self.config.steps
-            if should_evaluate(self.steps) or ended:
+            if (should_evaluate(self.steps) or ended) and self.first:
                 self.evaluate()
-            if should_film(self.steps) or ended:
+            if (should_film(self.steps) or ended) and self.first:
                 self.film()
             if should_save(self.steps) or ended:
                 self.save()
-                self.draw()
+                if self.first:
+                    self.draw()
         self.progress.close()
+        distributed.wait()
 
     def collect_and_learn(self) -> None:
         """One step of every environment, and meanwhile the updates that are due."""
         config = self.config
         started = time.perf_counter()
-        random = self.steps < config.train.prefill or not len(self.replay)
+        ready = distributed.least(len(self.replay)) > 0
+        random = self.steps < config.train.prefill or not ready
         self.collector.begin(self.explorer if random else self.actor)
         acted = self._spent("act", started)
         frames = config.replay.batch * config.replay.frames
-        due = (self.steps - config.train.prefill) * config.train.ratio / frames
-        while len(self.replay) and self.learner.updates < due:
+        due = (self.steps - config.train.prefill) * config.train.ratio / frames / distributed.processes()
+        while ready and self.learner.updates < due:
             progress = self.steps / config.steps
             self.learner.anneal(progress)
             self._add(self.learner.update(self.windows.next(progress)))
@@ -105,7 +115,7 @@ class Trainer:
         learned = self._spent("learn", acted)
         steps, episodes = self.collector.finish()
         self._spent("wait", learned)
-        self.steps += steps
+        self.steps += distributed.total(steps)
         for episode in episodes:
             self._report(episode)
         self._show()
@@ -131,6 +141,7 @@ class Trainer:
             "eval/episodes": len(done),
         }
         self.log.log(self.steps, figures)
+        self._show()
         self.progress.note(f"evaluation at {self.steps} steps: return {returns.mean():.2f} over {len(done)} episodes")
         self._spent("evaluate", started)
 
@@ -173,7 +184,7 @@ class Trainer:
 
     def _resume(self) -> str | None:
         """Takes up the last checkpoint, or begins; what `Learner.begin` says."""
-        found = checkpoint.load_latest(self.folder / "checkpoints")
+        found = self._found()
         if found is None:
             self.log.truncate_after(-1)
             return self.learner.begin()
@@ -183,6 +194,18 @@ class Trainer:
         restore_rng("rng", self.random, tensors, meta["rng"])
         self.log.truncate_after(self.steps)
         return None
+
+    def _found(self) -> checkpoint.Checkpoint | None:
+        """The newest checkpoint of a step that all processes have one of; None where none of them has any."""
+        found = checkpoint.load_latest(self.folder / "checkpoints")
+        step = found[0] if found else -1
+        begun = step
+        while not distributed.same(step):  # some were stopped between two saves
+            found = checkpoint.load_latest(self.folder / "checkpoints", distributed.least(step))
+            step = found[0] if found else -1
+        if found is None and not distributed.same(begun):
+            raise ConfigError(f"{self.folder}: {distributed.processes()} processes have no checkpoint in common")
+        return found
 
     def _say_hello(self, shape: tuple[int, ...], actions: int) -> None:
         learner, note = self.learner, self.progress.note
