@@ -1,26 +1,42 @@
-"""The learned simulator: frames and actions in, memory, dreams and decoded frames out."""
+"""The learned simulator: frames and actions in, memory, dreams and decoded frames out.
+
+Ours are in `MODELS`; those of other packages are found by `worldmodel.outside`.
+"""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from worldmodel import outside
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel, total
 from worldmodel.lssvwm import LSSVWM, STACKS, LSSVWMConfig
+from worldmodel.neighbours import NEIGHBOURS, Neighbour, NeighbourConfig
+from worldmodel.rssm import RSSM, RSSMConfig
 
 MODELS: dict[str, tuple[type[WorldModel], Callable[..., Any]]] = {
-    name: (LSSVWM, partial(LSSVWMConfig, name=name)) for name in STACKS
+    **{name: (LSSVWM, partial(LSSVWMConfig, name=name)) for name in STACKS},
+    **{name: (Neighbour, partial(NeighbourConfig, name=name, **values)) for name, (_, values) in NEIGHBOURS.items()},
+    "rssm": (RSSM, RSSMConfig),
 }
 """World models by name: the class, and what makes its default configuration."""
 
 
 def names() -> list[str]:
-    """Known world models."""
-    return sorted(MODELS)
+    """Known world models: ours, and those that installed packages add."""
+    return sorted({*MODELS, *outside.entry_points()})
+
+
+def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
+    """The class of this name, and what makes its default configuration; `package.module:Class` is a name too.
+
+    Raises KeyError for no world model's name, and `outside.Unusable`, of one line, where its code is no use.
+    """
+    return MODELS[name] if name in MODELS else outside.find(name)
 
 
 def make(config: Any, shape: tuple[int, ...], actions: int) -> WorldModel:
     """The world model that `config.name` says, for observations of `shape` and actions of width `actions`."""
-    return MODELS[config.name][0](config, shape, actions)
+    return find(config.name)[0](config, shape, actions)
 
 
-__all__ = ["MODELS", "Losses", "Rows", "State", "Trajectory", "WorldModel", "make", "names", "total"]
+__all__ = ["MODELS", "Losses", "Rows", "State", "Trajectory", "WorldModel", "find", "make", "names", "total"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel import MODELS, Rows, State, WorldModel, make
+from worldmodel import Rows, State, WorldModel, find, make
 from worldmodel.lssvwm import STACKS
 
 ACTIONS = 3
@@ -34,6 +34,12 @@ SMALL: dict[str, dict[str, Any]] = {
     )
     for name in STACKS
 }
+SMALL |= {
+    "rssm": dict(hidden=16, block_frames=BLOCK_FRAMES, free_nats=0.0),
+    "r2i-like": SMALL["s5"] | {"layers": 3, "local_frames": 1},
+    "drama-like": SMALL["mamba"],
+    "storm-like": SMALL["transformer"],
+}
 """Options that make each world model small. One that is not named here is tested as it comes."""
 
 CONV = [f"{name} conv" for name, mixers in STACKS.items() if "local" in mixers]
@@ -48,7 +54,7 @@ def small_model(name: str = "lssvwm", kind: str = "image") -> WorldModel:
     torch.manual_seed(0)
     name, *form = name.split()
     options = SMALL.get(name, {}) | ({"local": form[0]} if form else {})
-    model = make(MODELS[name][1](**options), SHAPES[kind], ACTIONS)
+    model = make(find(name)[1](**options), SHAPES[kind], ACTIONS)
     shake(model, 0.1)
     return model
 

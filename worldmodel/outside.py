@@ -1,0 +1,59 @@
+"""World models of other packages, by an entry point or by the path to their class.
+
+An installed package adds names by entry points of the group `lssvwm.worldmodels`, `name = "module:Class"`. What can
+be imported is also reached without one, by `module:Class` as its name. docs/add_a_world_model.md walks through one.
+"""
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+from worldmodel.base import WorldModel
+
+GROUP = "lssvwm.worldmodels"
+
+NEEDED = ("name", "block_frames")
+"""Fields that every configuration has: the rest of the toolkit reads them."""
+
+
+class Unusable(ValueError):
+    """A name leads to no usable class; the message is one line."""
+
+
+def entry_points() -> dict[str, metadata.EntryPoint]:
+    """What installed packages add, by name."""
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+
+
+def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
+    """The class of this name, and what makes its default configuration, which bears the name.
+
+    Raises KeyError where the name is neither an entry point's nor a path, `Unusable` where it leads to nothing.
+    """
+    points = entry_points()
+    path = points[name].value if name in points else name
+    if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", path):
+        raise KeyError(name)
+    module, attribute = path.split(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise Unusable(f"world model {name}: {path} cannot be imported: {' '.join(str(error).split())}") from error
+    if not (isinstance(found, type) and issubclass(found, WorldModel)):
+        raise Unusable(f"world model {name}: {path} is no subclass of worldmodel.WorldModel")
+    return found, partial(_config_class(name, found), name=name)
+
+
+def _config_class(name: str, model: type[WorldModel]) -> type:
+    config: Any = getattr(model, "config_class", None)
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+        raise Unusable(f"world model {name}: its class wants config_class, a dataclass of its options")
+    fields = {field.name for field in dataclasses.fields(config)}
+    for needed in NEEDED:
+        if needed not in fields:
+            raise Unusable(f"world model {name}: {config.__name__} wants a field {needed}")
+    return config
