@@ -8,6 +8,7 @@ import pytest
 
 import envs
 import train_agent
+from agent.config import Config
 from agent.evaluate import play
 from envs.recall import PALETTE, judge, patches
 from eval import returns
@@ -84,6 +85,12 @@ def test_controls_are_kept_apart(run: Path, capsys: pytest.CaptureFixture[str]):
     assert returns.measured(run, returns.Protocol(episodes=5)) is None
     assert returns.measured(run, returns.Protocol(episodes=4, actions="greedy")) is None
     assert returns.measured(run, returns.Protocol(episodes=4, forget=2)) is None
+
+
+def test_runs_do_not_share_their_luck():
+    """Untrained policies are all uniform: with one seed for all, every run would have the same returns."""
+    seeds = {returns.sampling_seed(Config(env=env, seed=seed)) for env in (CHOICE, "SceneCut") for seed in range(5)}
+    assert len(seeds) == 10
 
 
 @pytest.mark.parametrize("words", [["--episodes", "0"], ["--envs", "0"], ["--forget", "0"]])
