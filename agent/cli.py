@@ -6,6 +6,7 @@ was made with stands in place of the first two.
 
 import io
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, Literal, get_args, get_origin
@@ -165,20 +166,23 @@ def _read(options: Mapping[str, str], base: Config) -> Config:
 
 def _tyro(arguments: list[str], base: Config) -> Config:
     """tyro's reading of the command line over `base`; SystemExit where it refuses, and after help."""
-    return tyro.cli(
-        Config,
-        prog="train_agent.py",
-        description=(
-            "Train an agent in the dreams of a long-memory world model. "
-            f"World models (--worldmodel NAME): {', '.join(worldmodel.names())}. "
-            f"Environments (--env NAME): {', '.join(envs.forms())}. "
-            "Defaults shown are those before a preset. The same command again resumes its run."
-        ),
-        args=arguments,
-        default=base,
-        registry=REGISTRY,
-        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-    )
+    with warnings.catch_warnings():
+        # a world model from outside brings a class that no union of ours names; tyro takes it as it is
+        warnings.filterwarnings("ignore", ".*does not match any type in Union", UserWarning)
+        return tyro.cli(
+            Config,
+            prog="train_agent.py",
+            description=(
+                "Train an agent in the dreams of a long-memory world model. "
+                f"World models (--worldmodel NAME): {', '.join(worldmodel.names())}, <module>:<Class>. "
+                f"Environments (--env NAME): {', '.join(envs.forms())}. "
+                "Defaults shown are those before a preset. The same command again resumes its run."
+            ),
+            args=arguments,
+            default=base,
+            registry=REGISTRY,
+            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+        )
 
 
 def _dashed(name: str) -> str:

@@ -10,12 +10,15 @@ import yaml
 
 import worldmodel
 from agent.actor_critic import ActorCriticConfig
-from agent.fields import ConfigError, did_you_mean, fields, from_plain, plain
+from agent.fields import ConfigError, did_you_mean, fields, from_plain, plain, refusals
 from agent.files import write_text_atomically
+from worldmodel import outside
 from worldmodel.lssvwm import LSSVWMConfig
+from worldmodel.neighbours import NeighbourConfig
+from worldmodel.rssm import RSSMConfig
 
-WorldModelConfig = LSSVWMConfig
-"""The configuration of any world model: a union, `A | B`, of the classes in `worldmodel.MODELS`."""
+WorldModelConfig = LSSVWMConfig | NeighbourConfig | RSSMConfig
+"""The configuration of any world model of `worldmodel.MODELS`; one from outside brings its own class."""
 
 
 @dataclass
@@ -105,6 +108,7 @@ MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_na
     "first_frames",
     "restart",
     "checkpoint_frames",
+    "hidden",
 }
 """Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
 AT_MOST_ONE = {"final_rate", "restart", "unimix", "lam", "slow_rate", "return_rate"}
@@ -113,11 +117,12 @@ AT_MOST_ONE = {"final_rate", "restart", "unimix", "lam", "slow_rate", "return_ra
 
 def model_config(name: str) -> WorldModelConfig:
     """The default configuration of the world model of this name; a ConfigError where there is none."""
-    if name not in worldmodel.names():
+    if name not in worldmodel.names() and not outside.is_path(name):
         known = worldmodel.names()
         near = did_you_mean(name, known) or f": known are {', '.join(known)}"
         raise ConfigError(f"unknown world model {name}{near}")
-    return worldmodel.MODELS[name][1]()
+    with refusals():
+        return worldmodel.find(name)[1]()
 
 
 def validate(config: Config) -> None:
@@ -127,7 +132,10 @@ def validate(config: Config) -> None:
 
 
 def _refusals(config: Config) -> Iterator[str]:
+    outsider = not isinstance(config.worldmodel, WorldModelConfig)
     for name, leaf in fields(config).items():
+        if outsider and name.startswith("worldmodel.") and name != "worldmodel.block_frames":
+            continue  # its own class says what its options may be
         numbers = [n for size in leaf.value for n in size] if isinstance(leaf.value, tuple) else [leaf.value]
         for number in numbers:
             if isinstance(number, int | float) and not isinstance(number, bool):
@@ -184,8 +192,8 @@ def save_config(config: Config, path: Path) -> None:
 def load_config(path: Path) -> Config:
     """The configuration that a YAML file holds; fields that it leaves out keep their defaults.
 
-    Reading runs no code. A file that cannot be read, unknown names, wrong types and values that `validate`
-    refuses are ConfigErrors that name the file.
+    Reading runs no code, but that of the module which a world model from outside is named by. A file that cannot
+    be read, unknown names, wrong types and values that `validate` refuses are ConfigErrors that name the file.
     """
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -6,6 +6,8 @@ import torch
 
 from agent.config import Config
 from agent.fields import changed, fields
+from worldmodel.lssvwm import STACKS
+from worldmodel.neighbours import NEIGHBOURS
 
 Kind = Literal["image", "vector"]
 """What an environment shows: frames, or short vectors of numbers."""
@@ -116,14 +118,27 @@ OVERLAYS: dict[tuple[str, Kind], dict[str, Any]] = {
     ("gpu", "vector"): {"worldmodel.blocks": ((1, 1),), "train.ratio": 256.0},
 }
 
+OTHERS: dict[tuple[str, str], dict[str, Any]] = {
+    ("debug", "rssm"): {"worldmodel.hidden": 16, "worldmodel.block_frames": 8},
+    ("cpu", "rssm"): {"worldmodel.size": "1M"},
+    ("gpu", "rssm"): {"worldmodel.size": "12M", "train.learning_rate": 1e-4},
+}
+"""By preset and world model: what is said, in place of `worldmodel.*` above, for models that are no such stack."""
+
 
 def apply(name: str, kind: Kind, config: Config) -> Config:
     """`config` with a preset's values; `auto` is gpu where there is a CUDA device and cpu elsewhere.
 
-    Values for fields that the chosen world model does not have are left out: a preset serves every model.
+    `worldmodel.*` of `PRESETS` and `OVERLAYS` are for the stacks of `worldmodel.lssvwm` alone. A neighbour
+    (`worldmodel.neighbours`) keeps its own but under debug; any other model has those of `OTHERS`, or keeps its own.
+    Lengths of training are every model's. Values for fields that are not there (another agent's) are left out.
     """
     if name == "auto":
         name = "gpu" if torch.cuda.is_available() else "cpu"
     values = PRESETS[name] | OVERLAYS.get((name, kind), {})
+    model = config.worldmodel.name
+    if not (model in STACKS or (model in NEIGHBOURS and name == "debug")):
+        values = {field: value for field, value in values.items() if not field.startswith("worldmodel.")}
+        values |= OTHERS.get((name, model), {})
     known = fields(config)
     return changed(config, {field: value for field, value in values.items() if field in known})

@@ -9,7 +9,7 @@ import torch
 import worldmodel
 from agent import presets
 from agent.config import Config, WorldModelConfig, model_config
-from agent.fields import changed
+from agent.fields import changed, fields
 from agent.files import replace_atomically
 from agent.learner import choose_device
 from eval.bench_update import random_rows
@@ -57,7 +57,8 @@ def bench_scaling(
 def _pass(name: str, batch: int, length: int, device: torch.device) -> Callable[[], None]:
     """Loss and gradient of one batch of windows."""
     config = presets.apply("debug", "image", Config(worldmodel=model_config(name)))
-    config = changed(config, {"worldmodel.full_frames": length, "worldmodel.block_frames": 16})
+    known, values = fields(config), {"worldmodel.full_frames": length, "worldmodel.block_frames": 16}
+    config = changed(config, {name: value for name, value in values.items() if name in known})
     return gradient_pass(config.worldmodel, batch, length, SHAPE, device)
 
 

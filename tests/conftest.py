@@ -17,3 +17,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="an environment that tests/envs/test_conformance.py checks in place of its own; may be given again",
     )
+    parser.addoption(
+        "--worldmodel",
+        action="append",
+        metavar="NAME",
+        help="a world model, by name or module:Class, that tests/worldmodel/test_conformance.py checks in place of its "
+        "own; may be given again",
+    )

@@ -29,7 +29,7 @@ def names() -> list[str]:
 def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
     """The class of this name, and what makes its default configuration; `package.module:Class` is a name too.
 
-    Raises KeyError for no world model's name, and `outside.Unusable`, of one line, where its code is no use.
+    Raises `outside.Unusable`, a ValueError of one line, where there is none.
     """
     return MODELS[name] if name in MODELS else outside.find(name)
 

@@ -1,34 +1,66 @@
-"""Parameter-matched world models: as many parameters by another number of layers (as arXiv 2505.20171 compares)."""
+"""Parameter-matched world models, as arXiv 2505.20171 compares: by another number of layers, or other widths."""
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+from worldmodel import make
+from worldmodel.lssvwm import LSSVWMConfig
+from worldmodel.rssm import RSSMConfig
 
 TOLERANCE = 0.05
 """Largest share by which a matched total may differ from the one that is asked for."""
 
 
-def count(config: LSSVWMConfig, shape: Sequence[int], actions: int) -> int:
+MOST_HIDDEN = 4096
+"""Units of a hidden layer beyond which no RSSM is sought: four times the largest published."""
+
+
+def count(config: Any, shape: Sequence[int], actions: int) -> int:
     """Parameters of the world model; it is made on the meta device, which takes no memory."""
     with torch.device("meta"):
-        model = LSSVWM(config, tuple(shape), actions)
+        model = make(config, tuple(shape), actions)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def matched(config: LSSVWMConfig, shape: Sequence[int], actions: int, parameters: int) -> LSSVWMConfig:
-    """`config` with `layers` and `mlp` such that the world model has about this many parameters.
-
-    Of layers, the number whose total is nearest; then the MLP's width makes up for the rest, in every layer alike.
+def matched(config: Any, shape: Sequence[int], actions: int, parameters: int) -> Any:
+    """`config` with other layers or widths, such that the world model has about this many parameters.
 
     Args:
+        config: of a stack of mixers, or of an RSSM.
         shape: of one observation. actions: width of an action.
         parameters: the total to come to, as `count` gives it for another configuration.
 
-    Raises ValueError, of one line, where no such configuration comes within `TOLERANCE`.
+    Raises ValueError, of one line, where no such configuration comes within `TOLERANCE`, and for other world models.
     """
+    if isinstance(config, LSSVWMConfig):
+        return _by_layers(config, shape, actions, parameters)
+    if isinstance(config, RSSMConfig):
+        return _by_hidden(config, shape, actions, parameters)
+    raise ValueError(
+        f"{config.name} cannot be given as many parameters as another: it is no stack of mixers and no RSSM"
+    )
+
+
+def _by_hidden(config: RSSMConfig, shape: Sequence[int], actions: int, parameters: int) -> RSSMConfig:
+    """The width of hidden layers whose total is nearest; all other widths follow it."""
+    totals: dict[int, int] = {}
+
+    def total(hidden: int) -> int:
+        totals[hidden] = count(replace(config, hidden=hidden), shape, actions)
+        return totals[hidden]
+
+    bisect(range(1, MOST_HIDDEN + 1), parameters, key=total)
+    hidden = min(totals, key=lambda hidden: abs(totals[hidden] - parameters))
+    _check(config.name, totals[hidden], parameters, "the nearest width of its hidden layers")
+    return replace(config, hidden=hidden)
+
+
+def _by_layers(config: LSSVWMConfig, shape: Sequence[int], actions: int, parameters: int) -> LSSVWMConfig:
+    """Of layers, the number whose total is nearest; then the MLP's width makes up for the rest, in all layers alike."""
     one, two = (count(replace(config, layers=layers), shape, actions) for layers in (1, 2))
     layer = two - one  # of every layer, whatever its block
     layers = max(1, 1 + round((parameters - one) / layer))
@@ -38,9 +70,12 @@ def matched(config: LSSVWMConfig, shape: Sequence[int], actions: int, parameters
     unit = 2 * config.width + 1  # a unit's weights in and out and its bias
     wider = max(1 - hidden, round((parameters - total) / (layers * unit)))
     total += wider * layers * unit
+    _check(config.name, total, parameters, "1 layer and the narrowest MLP")
+    return replace(config, layers=layers, mlp=(hidden + wider) / config.width if wider else config.mlp)
+
+
+def _check(name: str, total: int, parameters: int, how: str) -> None:
     if abs(total - parameters) > TOLERANCE * parameters:
         raise ValueError(
-            f"{config.name} cannot come within {TOLERANCE:.0%} of {parameters:,} parameters: "
-            f"with 1 layer and the narrowest MLP it has {total:,}"
+            f"{name} cannot come within {TOLERANCE:.0%} of {parameters:,} parameters: with {how} it has {total:,}"
         )
-    return replace(config, layers=layers, mlp=(hidden + wider) / config.width if wider else config.mlp)

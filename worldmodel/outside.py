@@ -29,15 +29,20 @@ def entry_points() -> dict[str, metadata.EntryPoint]:
     return {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 
+def is_path(name: str) -> bool:
+    """Whether the name is written `package.module:Class`."""
+    return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", name) is not None
+
+
 def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
     """The class of this name, and what makes its default configuration, which bears the name.
 
-    Raises KeyError where the name is neither an entry point's nor a path, `Unusable` where it leads to nothing.
+    Raises `Unusable` where there is none.
     """
     points = entry_points()
     path = points[name].value if name in points else name
-    if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", path):
-        raise KeyError(name)
+    if not is_path(path):
+        raise Unusable(f"world model {name}: {path!r} is not written package.module:Class")
     module, attribute = path.split(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

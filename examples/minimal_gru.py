@@ -1,0 +1,143 @@
+"""A world model in one file, to start one's own from: a GRU over categorical latents of flattened observations.
+
+Train it: python train_agent.py --env gym:CartPole-v1 --worldmodel examples.minimal_gru:MinimalGRU
+Test it:  python -m pytest tests/worldmodel/test_conformance.py --worldmodel examples.minimal_gru:MinimalGRU
+
+Letters: B batch, T frames, D width of h, Z = G * C of z, V values of an observation.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from worldmodel import Losses, Rows, State, Trajectory, WorldModel, latent
+
+GROUPS, CLASSES = 8, 8
+
+
+@dataclass
+class MinimalGRUConfig:
+    """A GRU over categorical latents."""
+
+    name: str = ""
+    """World model, by name."""
+    block_frames: int = 8
+    """Frames between the States that dreams start from."""
+    width: int = 64
+    """Width of h: D."""
+    free_nats: float = 0.1
+    """KL below which the two KL losses stop."""
+
+
+class MinimalGRU(WorldModel):
+    """One token a frame; z_t is read from frame t alone, and memory is h_t itself."""
+
+    config_class = MinimalGRUConfig
+    tokens = 1
+
+    def __init__(self, config: MinimalGRUConfig, shape: tuple[int, ...], actions: int):
+        super().__init__()
+        self.config, self.shape, self.actions = config, shape, actions
+        self.feature_width = config.width + GROUPS * CLASSES
+        self.encoder = _mlp(math.prod(shape), config.width, GROUPS * CLASSES)
+        self.cell = nn.GRUCell(GROUPS * CLASSES + actions, config.width)
+        self.prior = _mlp(config.width, config.width, GROUPS * CLASSES)
+        self.decoder = _mlp(self.feature_width, config.width, math.prod(shape))
+        self.heads = _mlp(self.feature_width, config.width, 2)  # reward, and the continue flag's logit
+
+    def initial(self, batch: int) -> State:
+        """The State before any frame: zeros."""
+        zeros = self.cell.weight_hh.new_zeros
+        widths = {"h": self.config.width, "z": GROUPS * CLASSES}
+        return TensorDict({name: zeros(batch, 1, width) for name, width in widths.items()}, batch_size=[batch])
+
+    def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
+        """T real frames: all are encoded at once, then memory goes through them one by one."""
+        return self._observe(rows, state, mode)[0]
+
+    def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor]:
+        B, T = rows.batch_size
+        posterior = _log_probs(self.encoder(self._values(rows.observation)))  # (B, T, 1, G, C)
+        z = latent.sample(posterior, mode).flatten(-2)  # (B, T, 1, Z)
+        h, before, hs = state["h"], state["z"], []
+        for t in range(T):
+            go_on = ~rows.is_first[:, t, None, None]  # an episode begins with no memory, latents or action
+            h = self._step(h * go_on, before * go_on, rows.action[:, t] * go_on[:, 0])
+            before = z[:, t]
+            hs.append(h)
+        h = torch.stack(hs, 1)  # (B, T, 1, D)
+        ends = sorted({*range(self.config.block_frames - 1, T, self.config.block_frames), T - 1})
+        starts = TensorDict({"h": h[:, ends], "z": z[:, ends]}, batch_size=[B, len(ends)])
+        index = torch.tensor(ends, device=h.device)
+        return Trajectory(torch.cat([h, z], -1), starts, index, starts[:, -1]), posterior
+
+    def _step(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
+        """h_t from h_{t-1} and z_{t-1}, (B, 1, ...), and action_t (B, A)."""
+        new = self.cell(torch.cat([z[:, 0], action], -1), h[:, 0])
+        return new.to(h.dtype).unsqueeze(1)  # states stay float32 under autocast
+
+    def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
+        """One imagined frame."""
+        h = self._step(state["h"], state["z"], action)
+        z = latent.sample(_log_probs(self.prior(h)), mode).flatten(-2)
+        return TensorDict({"h": h, "z": z}, batch_size=[len(action)])
+
+    def feature(self, state: State) -> Tensor:
+        """(..., 1, D + Z)"""
+        return torch.cat([state["h"], state["z"]], -1)
+
+    def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
+        """Losses by the names of `weights`."""
+        trajectory, posterior = self._observe(rows, state, mode=False)
+        feature = trajectory.feature
+        prior = _log_probs(self.prior(feature[..., : self.config.width]))
+        dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
+        reward, going = self.heads(feature).squeeze(-2).float().unbind(-1)
+        truth = self._values(rows.observation)
+        losses = {
+            "reconstruction": (self.decoder(feature).float() - truth).square().sum((-1, -2)).mean(),
+            "dynamics": dynamics,
+            "representation": representation,
+            "reward": F.mse_loss(reward, rows.reward),
+            "continue": F.binary_cross_entropy_with_logits(going, (~rows.terminated).float()),
+        }
+        return losses, trajectory, {"surprise": surprise}
+
+    def surprise(self, rows: Rows, state: State) -> Tensor:
+        """(B, T): KL(posterior || prior)."""
+        trajectory, posterior = self._observe(rows, state, mode=True)
+        return latent.kl(posterior, _log_probs(self.prior(trajectory.feature[..., : self.config.width])))
+
+    def weights(self) -> dict[str, float]:
+        """The factor of each loss."""
+        return {"reconstruction": 1.0, "dynamics": 1.0, "representation": 0.1, "reward": 1.0, "continue": 1.0}
+
+    def decode(self, feature: Tensor) -> Tensor:
+        """(..., 1, F) -> (..., *shape), images in about 0..1"""
+        return self.decoder(feature).float().reshape(*feature.shape[:-2], *self.shape)
+
+    def reward(self, feature: Tensor) -> Tensor:
+        """(..., 1, F) -> (...)"""
+        return self.heads(feature)[..., 0, 0].float()
+
+    def continues(self, feature: Tensor) -> Tensor:
+        """(..., 1, F) -> (...)"""
+        return self.heads(feature)[..., 0, 1].float().sigmoid()
+
+    def _values(self, observation: Tensor) -> Tensor:
+        """Images (..., H, W, C) uint8 in 0..1, or vectors as they are -> (..., 1, V)"""
+        scale = 255 if len(self.shape) == 3 else 1
+        return observation.flatten(-len(self.shape)).unsqueeze(-2) / scale
+
+
+def _mlp(inputs: int, units: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, units), nn.SiLU(), nn.Linear(units, outputs))
+
+
+def _log_probs(logits: Tensor) -> Tensor:
+    """(..., 1, Z) -> (..., 1, G, C)"""
+    return latent.log_probs(logits.unflatten(-1, (GROUPS, CLASSES)), unimix=0.01)
