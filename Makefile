@@ -1,6 +1,7 @@
 # make train   install what is pinned into .venv and train on Memory Maze (more options: ARGS="--seed 1")
 # make test    the fast tests        make lint    formatting, lint, types
 # make bench   speed of environments and of one update        make setup   .venv with all that these need
+# make screenshots   docs/images: the page of eval.play and a report (of given runs: ARGS="--runs RUN [RUN ...]")
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,7 +17,7 @@ PINS := pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q
 ARGS ?=
 
-.PHONY: help setup train test lint bench opengl
+.PHONY: help setup train test lint bench screenshots opengl browser
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -57,10 +58,20 @@ opengl: | $(BIN)/python
 	fi; \
 	echo "Memory Maze needs headless OpenGL. Run: sudo apt-get install -y libegl1 libgl1-mesa-dri" >&2; exit 1
 
+browser:
+	@works() { command -v chromium >/dev/null && command -v chromedriver >/dev/null; }; \
+	if works; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing a browser: chromium chromium-driver"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium chromium-driver >/dev/null; \
+		if works; then exit 0; fi; \
+	fi; \
+	echo "The page's tests need a browser. Run: sudo apt-get install -y chromium chromium-driver" >&2; exit 1
+
 train: $(TRAIN_STAMP) opengl
 	$(BIN)/python train_agent.py --env MemoryMaze $(ARGS)
 
-test: $(TEST_STAMP) opengl
+test: $(TEST_STAMP) opengl browser
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 lint: $(TEST_STAMP)
@@ -71,3 +82,6 @@ lint: $(TEST_STAMP)
 bench: $(TRAIN_STAMP) opengl
 	$(BIN)/python -m eval.benchmark envs $(ARGS)
 	$(BIN)/python -m eval.benchmark update $(ARGS)
+
+screenshots: $(TEST_STAMP) browser
+	$(BIN)/python -m eval.screenshots $(ARGS)

@@ -1,0 +1,69 @@
+"""The runs that a page shows: all of one environment, each loaded when it is first asked for."""
+
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.fields import ConfigError
+from agent.learner import Learner
+from agent.plots import run_names
+from agent.restore import load_run
+from agent.run import stored_config
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's newest checkpoint. Visitors share it: nothing that they do changes it."""
+
+    learner: Learner
+    step: int
+    note: str
+    """What loading warned of, in a line; empty where nothing."""
+
+
+class Models:
+    """Run folders side by side, and what was loaded of them.
+
+    Raises ConfigError where a folder holds no run, or the runs are not of one environment.
+    """
+
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = list(folders)
+        self.environment = _environment(folders[0])
+        for folder in folders[1:]:
+            if (environment := _environment(folder)) != self.environment:
+                raise ConfigError(
+                    f"{folder} was made in {environment}, {folders[0]} in {self.environment}: "
+                    f"one page shows runs of one environment"
+                )
+        self.names = run_names(self.folders)
+        self._loaded: dict[int, Loaded] = {}
+        self._lock = threading.Lock()
+
+    def get(self, index: int, again: bool = False) -> Loaded:
+        """The run of this index; `again` looks for a newer checkpoint. Raises as `agent.restore.load_run`."""
+        with self._lock:
+            if again or index not in self._loaded:
+                self._loaded[index] = _load(self.folders[index])
+            return self._loaded[index]
+
+
+def _environment(folder: Path) -> str:
+    config = stored_config(folder)
+    if config is None:
+        raise ConfigError(f"{folder} holds no run (no config.yaml)")
+    return config.env
+
+
+def _load(folder: Path) -> Loaded:
+    """Its newest whole checkpoint; a damaged one that was passed over is said on the terminal and on the page."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _, learner, step = load_run(folder)
+    passed = [" ".join(str(w.message).split()) for w in caught if "checkpoint passed over" in str(w.message)]
+    for line in passed:
+        print(line, file=sys.stderr)
+    return Loaded(learner, step, "; ".join(passed))
