@@ -1,12 +1,13 @@
-"""A trained world model as a Gymnasium vector environment: whoever can act in one can be trained in the dream.
+"""A world model as an environment: agents of any kind learn inside it, and know of nothing else.
 
-Letters: n environments side by side, N tokens, F feature width, A actions.
+Letters: n dreams side by side, N tokens, F width of a token's feature, A actions.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
+import gymnasium
 import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
@@ -17,20 +18,40 @@ from torch import Tensor
 
 from worldmodel.base import State, WorldModel
 
-Starts = Callable[[int, np.random.Generator], State]
-"""Draws States (n,) to dream from, each with its past in memory; what they are drawn from belongs to the caller."""
+Starts = Callable[[int], State]
+"""n -> n States (n,) with memory of what came before them; drawn, where drawn at all, by torch's own generator."""
+
+Observe = Literal["features", "frames"]
+"""What an agent in the dream sees: (h, z) in one row, (N * F,) float32; or what the model decodes from them, frames
+(H, W, C) uint8 or vectors (V,) float32."""
 
 StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
-class Simulator(VectorEnv):
-    """n dreams side by side, under gymnasium.vector's contract.
+class DreamEnv(VectorEnv):
+    """n dreams of one world model, stepped as one batch.
 
-    Observations are decoded frames, uint8 (height, width, 3) or float32 (V,), or the model's features, float32
-    (N * F,). Rewards are the model's. An episode terminates by chance, as often as the model says (1 - continue): a
-    threshold would make rare ends never and likely ends always, and returns with them too high or too low. It is
-    truncated after `horizon` steps. Ended dreams begin anew, elsewhere, in the step after (NEXT_STEP), or at once by
-    `restart`. Chance is the simulator's own: `reset(seed=...)` makes a dream repeatable, and touches no other's.
+    Rewards are what the model expects. An episode terminates by a draw from the probability of going on that the model
+    gives: returns are then in the mean what an agent gets which weighs rewards by that probability, and a danger of a
+    fifth at each step ends episodes, as a threshold at a half never would. After `horizon` steps it is truncated.
+
+    Autoreset is NEXT_STEP, as in `envs.vector`: the step after an episode's end ignores the action and gives the first
+    observation of the next, reward 0. With SAME_STEP that observation comes at once, and the last one of the episode
+    in `infos["final_obs"]`.
+
+    Args:
+        model: left as it is; gradients are not recorded.
+        starts: where dreams begin.
+        n: how many dreams, at least 1.
+        horizon: steps until truncation.
+        observe: see `Observe`.
+        continuous: actions are vectors in -1..1, not one of A.
+        render_mode: "rgb_array" for `render`, where the model decodes images.
+        autoreset_mode: NEXT_STEP or SAME_STEP.
+        autocast: the precision that the model runs in.
+
+    Raises:
+        ValueError: a number below 1, another autoreset mode, or images asked of a model that decodes vectors.
     """
 
     def __init__(
@@ -39,122 +60,164 @@ class Simulator(VectorEnv):
         starts: Starts,
         n: int,
         horizon: int,
-        observations: Literal["frame", "feature"] = "frame",
+        observe: Observe = "features",
         continuous: bool = False,
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
     ):
-        """`continuous`: actions are A values in -1..1, not one of A. ValueError where n or horizon is below 1."""
         if n < 1 or horizon < 1:
-            raise ValueError(f"a simulator wants 1 or more dreams of 1 or more steps, not {n} of {horizon}")
-        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": ["rgb_array"]}
-        self.render_mode = "rgb_array"
-        self.num_envs, self.horizon = n, horizon
-        self._model, self._starts, self._features, self._continuous = (
-            model,
-            starts,
-            observations == "feature",
-            continuous,
-        )
-        self._device = next(model.parameters()).device
-        self._chance = torch.Generator().manual_seed(torch.seed()).get_state()
-        actions = model.actions
-        self.single_action_space = Box(-1, 1, (actions,), np.float32) if continuous else Discrete(actions)
-        self.single_observation_space = self._space()
-        self.action_space = batch_space(self.single_action_space, n)
+            raise ValueError(f"{n} dreams of {horizon} steps: want 1 or more of each")
+        if autoreset_mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            raise ValueError(f"autoreset mode {autoreset_mode}: want NEXT_STEP or SAME_STEP")
+        self.model, self.starts, self.horizon = model, starts, horizon
+        self.observe, self.continuous, self.autocast = observe, continuous, autocast
+        self.num_envs, self.render_mode = n, render_mode
+        self.device = next(model.parameters()).device
+        decoded = self._decoded_shape()
+        if render_mode is not None and (render_mode != "rgb_array" or len(decoded) != 3):
+            raise ValueError(f"render mode {render_mode!r}: want 'rgb_array', and a model that decodes images")
+        self.metadata = {
+            "autoreset_mode": autoreset_mode,
+            "render_modes": ["rgb_array"] if len(decoded) == 3 else [],
+        }
+        self.single_observation_space = _space((model.tokens * model.feature_width,), decoded, observe)
+        self.single_action_space = Box(-1, 1, (model.actions,)) if continuous else Discrete(model.actions)
         self.observation_space = batch_space(self.single_observation_space, n)
+        self.action_space = batch_space(self.single_action_space, n)
         self._state: State | None = None
         self._steps = np.zeros(n, int)
         self._ended = np.zeros(n, bool)
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Dreams from newly drawn States; one seed for all of them (of a list, the first counts)."""
-        seed = seed[0] if isinstance(seed, list) else seed
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """All dreams begin anew; observations (n, ...) and no infos. With a seed, all that follows follows from it."""
         super().reset(seed=seed)
-        if seed is not None:
-            self._chance = torch.Generator().manual_seed(seed).get_state()
-        self._state = self._starts(self.num_envs, self.np_random).to(self._device)
+        with self._drawing():
+            self._state = self.starts(self.num_envs)
+            observation = self._observed(self.model.feature(self._state))
         self._steps[:], self._ended[:] = 0, False
-        return self._observe(self._state), {}
+        return observation, {}
 
-    @torch.no_grad()
-    def step(self, actions: Any) -> StepReturn:
-        """One imagined frame each; where an episode had ended, the first one of another."""
+    def step(self, actions: np.ndarray) -> StepReturn:
+        """Observations (n, ...), rewards (n,) float64, terminated (n,), truncated (n,), infos.
+
+        ResetNeeded before the first reset; a ValueError for actions that are none.
+        """
         if self._state is None:
-            raise ResetNeeded("call reset() before step()")
-        anew = self._ended.copy()
-        with self._own_chance():
-            self._state = self._model.dream(self._state, self._vectors(actions))
-            feature = self._model.feature(self._state)
-            going = torch.rand(self.num_envs) < self._model.continues(feature).float().cpu()
-        reward = self._model.reward(feature).double().cpu().numpy()
-        self._steps += 1
-        terminated = ~going.numpy() & ~anew
-        truncated = (self._steps >= self.horizon) & ~terminated & ~anew
-        self._ended = terminated | truncated
-        observation = self.restart(anew) if anew.any() else self._observe(self._state)
-        return observation, np.where(anew, 0.0, reward), terminated, truncated, {}
+            raise ResetNeeded("step() before reset(): a dream has to begin somewhere")
+        with self._drawing():
+            state = self.model.dream(self._state, self._wide(actions))
+            feature = self.model.feature(state)
+            reward = self.model.reward(feature).double().cpu().numpy()
+            likely = self.model.continues(feature).float()
+            terminated = (torch.rand_like(likely) >= likely).cpu().numpy()
+            began = self._ended.copy()  # nowhere, where resets do not wait for a step of their own
+            observation = self._observed(feature)
+            self._begin(state, began, observation)
+            self._steps = np.where(began, 0, self._steps + 1)
+            reward, terminated = np.where(began, 0.0, reward), terminated & ~began
+            truncated = self._steps >= self.horizon
+            ended = terminated | truncated
+            infos: dict[str, Any] = {}
+            if self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP:
+                infos = self._finals(observation, ended)
+                self._begin(self._state, ended, observation)
+                self._steps[ended] = 0
+            else:
+                self._ended = ended
+        return observation, reward, terminated, truncated, infos
 
-    def restart(self, which: np.ndarray) -> np.ndarray:
-        """Begins the dreams `which` (n,) bool anew; the observations of all, (n, ...)."""
-        assert self._state is not None
-        fresh = self._starts(int(which.sum()), self.np_random).to(self._device)
-        state = self._state.clone()
-        state[torch.from_numpy(which).to(self._device)] = fresh
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """The n frames (H, W, 3) uint8 that the dreams stand at; None without a render mode."""
+        if self.render_mode is None or self._state is None:
+            return None
+        with torch.no_grad(), self.autocast():
+            return tuple(_pixels(self.model.decode(self.model.feature(self._state))))
+
+    def _begin(self, state: State, where: np.ndarray, observation: np.ndarray) -> None:
+        """Goes on from `state`, and from fresh starts at `where` (n,), whose observations are put in their place."""
         self._state = state
-        self._steps[which], self._ended[which] = 0, False
-        return self._observe(state)
+        if not where.any():
+            return
+        fresh = self.starts(int(where.sum()))
+        place = torch.from_numpy(np.flatnonzero(where)).to(self.device)
+        # States are never changed in place: the one before may be anyone's
+        self._state = state.apply(lambda old, new: old.index_copy(0, place, new.to(old.dtype)), fresh)
+        observation[where] = self._observed(self.model.feature(fresh))
 
-    @torch.no_grad()
-    def render(self) -> tuple[np.ndarray, ...]:
-        """The decoded frame of each dream, (height, width, 3) uint8; ResetNeeded before the first reset."""
-        if self._state is None:
-            raise ResetNeeded("call reset() before render()")
-        frames = self._decoded(self._state)
-        if frames.ndim != 4:
-            raise ValueError("this world model's observations are vectors: nothing to render")
-        return tuple(frames)
+    def _finals(self, observation: np.ndarray, ended: np.ndarray) -> dict[str, Any]:
+        """The last observations of episodes, as Gymnasium's own vector environments tell them."""
+        infos: dict[str, Any] = {}
+        for i in np.flatnonzero(ended):
+            infos = self._add_info(infos, {"final_obs": observation[i].copy(), "final_info": {}}, int(i))
+        return infos
 
-    def _space(self) -> Box:
-        """One observation's space, read off an empty State."""
-        example = self._observe(self._model.initial(1))[0]
-        if example.dtype == np.uint8:
-            return Box(0, 255, example.shape, np.uint8)
-        return Box(-np.inf, np.inf, example.shape, np.float32)
+    def _observed(self, feature: Tensor) -> np.ndarray:
+        """(n, N, F) -> what an agent sees."""
+        if self.observe == "features":
+            return flat(feature)
+        decoded = self.model.decode(feature)
+        return _pixels(decoded) if decoded.dim() == 4 else decoded.float().cpu().numpy()
 
-    @torch.no_grad()
-    def _observe(self, state: State) -> np.ndarray:
-        if self._features:
-            return flat(self._model.feature(state))
-        return self._decoded(state)
-
-    def _decoded(self, state: State) -> np.ndarray:
-        decoded = self._model.decode(self._model.feature(state)).float()
-        if decoded.ndim == 4:
-            decoded = (decoded.clamp(0, 1) * 255).round().to(torch.uint8)
-        return decoded.cpu().numpy()
-
-    def _vectors(self, actions: Any) -> Tensor:
-        """(n, A) float32, one-hot where actions are discrete."""
-        if self._continuous:
-            return torch.as_tensor(np.asarray(actions, np.float32), device=self._device)
+    def _wide(self, actions: np.ndarray) -> Tensor:
+        """Actions as world models take them: (n, A), one-hot where they are discrete."""
+        if self.continuous:
+            return torch.as_tensor(np.asarray(actions, np.float32), device=self.device)
         chosen = np.asarray(actions)
-        if chosen.shape != (self.num_envs,) or not ((chosen >= 0) & (chosen < self._model.actions)).all():
-            raise ValueError(f"{self.num_envs} actions from 0 to {self._model.actions - 1} are wanted, not {actions}")
-        return torch.eye(self._model.actions, device=self._device)[torch.from_numpy(chosen.astype(np.int64))]
+        if chosen.shape != (self.num_envs,) or ((chosen < 0) | (chosen >= self.model.actions)).any():
+            raise ValueError(f"actions {actions}: want {self.num_envs}, each from 0 to {self.model.actions - 1}")
+        index = torch.as_tensor(chosen, device=self.device).long()
+        return torch.nn.functional.one_hot(index, self.model.actions).float()
+
+    @torch.no_grad()
+    def _decoded_shape(self) -> tuple[int, ...]:
+        return tuple(self.model.decode(self.model.feature(self.model.initial(1))).shape[1:])
 
     @contextmanager
-    def _own_chance(self) -> Iterator[None]:
-        """torch's generator as this simulator left it, and afterwards as it was for everyone else.
-
-        On a card only the drawing on the CPU is repeatable.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self._chance)
+    def _drawing(self) -> Iterator[None]:
+        """Draws by a seed from this environment's generator; torch's goes on after it as if nothing had been drawn."""
+        with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad(), self.autocast():
+            torch.manual_seed(int(self.np_random.integers(2**63)))
             yield
-            self._chance = torch.get_rng_state()
+
+
+class SingleDream(gymnasium.Env):
+    """One dream as a plain Gymnasium environment; a ValueError of several."""
+
+    def __init__(self, dreams: DreamEnv):
+        if dreams.num_envs != 1:
+            raise ValueError(f"{dreams.num_envs} dreams side by side: want 1")
+        self.dreams = dreams
+        self.observation_space, self.action_space = dreams.single_observation_space, dreams.single_action_space
+        self.metadata, self.render_mode = dreams.metadata, dreams.render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """See `DreamEnv`."""
+        super().reset(seed=seed)
+        return self.dreams.reset(seed=seed)[0][0], {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """See `DreamEnv`."""
+        observation, reward, terminated, truncated, _ = self.dreams.step(np.asarray([action]))
+        return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """The frame (H, W, 3) uint8."""
+        frames = self.dreams.render()
+        return None if frames is None else frames[0]
 
 
 def flat(feature: Tensor) -> np.ndarray:
-    """Features (n, N, F) as an agent's observations, (n, N * F) float32."""
+    """(n, N, F) -> (n, N * F) float32: features as an agent in the dream sees them."""
     return feature.flatten(-2).float().cpu().numpy()
+
+
+def _space(features: tuple[int, ...], decoded: tuple[int, ...], observe: Observe) -> Box:
+    if observe == "frames" and len(decoded) == 3:
+        return Box(0, 255, decoded, np.uint8)
+    return Box(-np.inf, np.inf, decoded if observe == "frames" else features, np.float32)
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(n, H, W, C) in 0..1, or somewhat beyond -> uint8"""
+    return (image.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
