@@ -1,4 +1,4 @@
-"""DreamerV3's sequence model (Hafner et al. 2023, appendix B): a GRU whose recurrent weights are block-diagonal.
+"""DreamerV3's sequence model (Hafner et al. 2023, and the authors' code): a GRU of block-diagonal recurrent weights.
 
 With h the state before, z the latents before and a the action, in which [.] is concatenation, g one of G blocks of
 the state's units, and all else as `worldmodel.dense`::

@@ -1,4 +1,4 @@
-"""DreamerV3's image encoder and decoder (Hafner et al. 2023, appendix B): convolutions of 5x5 and pooling.
+"""DreamerV3's image encoder and decoder (Hafner et al. 2023, and the authors' code): convolutions of 5x5 and pooling.
 
 Up to four times: convolution, half the size by the largest of 2x2, RMSNorm over channels, SiLU. The decoder goes the
 same way back by repeated pixels. The channels are multiples of one depth.

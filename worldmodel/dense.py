@@ -1,4 +1,4 @@
-"""DreamerV3's layers (Hafner et al. 2023, appendix B): weights from a truncated normal, RMSNorm, SiLU."""
+"""DreamerV3's layers (Hafner et al. 2023, and the authors' code): weights from a truncated normal, RMSNorm, SiLU."""
 
 from torch import Tensor, nn
 

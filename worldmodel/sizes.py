@@ -1,4 +1,4 @@
-"""Widths of DreamerV3's world models (Hafner et al. 2023, arXiv 2301.04104, table 3): one number gives them all."""
+"""Widths of DreamerV3's world models (Hafner et al. 2023, arXiv 2301.04104): one number gives them all."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""DreamerV3's encoder and decoder of vectors (Hafner et al. 2023, appendix B): MLPs on symlog values."""
+"""DreamerV3's encoder and decoder of vectors (Hafner et al. 2023, and the authors' code): MLPs on symlog values."""
 
 import torch
 from torch import Tensor, nn
