@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Threads that wait for work spin a few microseconds and then sleep: ones that spin on would take the core that an
@@ -17,7 +18,8 @@ from agent import distributed  # noqa: E402
 from agent.cli import one_line_errors, parse  # noqa: E402
 from agent.config import Config  # noqa: E402
 from agent.learner import Diverged, check  # noqa: E402
-from agent.run import make_folders, open_run, run_folder  # noqa: E402
+from agent.ppo import PPOConfig, check_installed  # noqa: E402
+from agent.run import folder_of, make_folders, open_run  # noqa: E402
 from agent.trainer import train  # noqa: E402
 
 
@@ -27,11 +29,11 @@ def main(argv: list[str]) -> None:
     logging.getLogger("worldmodel").setLevel(logging.INFO)
     with one_line_errors():
         config = parse(argv)
-        check(config)
+        learn = _prepared(config)
         distributed.begin()
         folder = _folder(config)
         try:
-            train(config, folder)
+            learn(config, folder)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except Diverged as error:
@@ -46,9 +48,21 @@ def main(argv: list[str]) -> None:
             distributed.end()
 
 
+def _prepared(config: Config) -> Callable[[Config, Path], None]:
+    """What trains this agent, once nothing speaks against it. A baseline's packages, an extra, are imported here."""
+    if not isinstance(config.agent, PPOConfig):
+        check(config)
+        return train
+    check_installed(config.agent.name)
+    from agent import baselines
+
+    baselines.check(config)
+    return baselines.train
+
+
 def _folder(config: Config) -> Path:
     """The run's folder, opened by the first process alone, and this process's part of it."""
-    folder = run_folder(config.env, config.worldmodel.name, config.seed, config.run_dir)
+    folder = folder_of(config)
     if distributed.rank() == 0:
         open_run(config)
     distributed.wait()

@@ -20,6 +20,8 @@ from worldmodel.heads import TokenMLP, TwoHot
 class ActorCriticConfig:
     """DreamerV3's actor-critic (Hafner et al. 2023); defaults are the paper's unless said."""
 
+    name: str = "dreamer"
+    """Agent: dreamer (in the world model's dreams), or a model-free baseline: ppo, recurrent-ppo."""
     horizon: int = 15
     """Imagined frames from each start."""
     units: int = 256

@@ -20,7 +20,7 @@ from agent.fields import ConfigError, refusals
 from agent.flatten import flatten, optimizer_tensors, restore_optimizer
 from agent.learner import choose_device, spaces
 from agent.plots import plot_returns
-from agent.ppo import PPOConfig, check_installed
+from agent.ppo import PPOConfig
 from agent.progress import Progress
 from agent.runlog import RunLog
 from agent.same_step import SameStepEnvs
@@ -39,6 +39,10 @@ FIGURES = {
     "train/std": ("agent/std", 1),
 }
 """What Stable-Baselines3 measures: its name in the log, and a factor."""
+
+
+NEVER = 1 << 62
+"""Rollouts between two reports of its own: it is `updated` that reports."""
 
 
 class Baseline:
@@ -78,7 +82,7 @@ class Baseline:
         if left <= 0:
             self.progress.note(f"{self.folder} has its {self.steps} steps already: nothing to do (--steps for more)")
             return
-        self.algorithm.learn(left, callback=_Schedule(self), log_interval=None, reset_num_timesteps=False)
+        self.algorithm.learn(left, callback=_Schedule(self), log_interval=NEVER, reset_num_timesteps=False)
         self.progress.close()
 
     def heard(self, infos: list[dict[str, Any]]) -> None:
@@ -171,9 +175,14 @@ class _Schedule(BaseCallback):
         super().__init__()
         self.run = run
         train = run.config.train
-        self._should_evaluate, self._should_save = Every(train.eval_every, run.steps), Every(train.save_every, run.steps)
+        self._should_evaluate, self._should_save = (
+            Every(train.eval_every, run.steps),
+            Every(train.save_every, run.steps),
+        )
+        self._spent_on: str | None = None
+
+    def _on_training_start(self) -> None:
         self._since = time.perf_counter()
-        self._spent_on = "begin"
 
     def _on_rollout_start(self) -> None:
         self._spend("act")
@@ -193,22 +202,22 @@ class _Schedule(BaseCallback):
         self._spend("learn")
 
     def _on_training_end(self) -> None:
-        self._spend("end")
+        self._spend(None)
         self.run.updated()
         self.run.evaluate()
         self.run.save()
         self.run.draw()
 
-    def _spend(self, then: str) -> None:
+    def _spend(self, then: str | None) -> None:
         """Books the time up to now; what comes is to be booked as `then`."""
         now = time.perf_counter()
-        self.run.seconds[self._spent_on] += now - self._since
+        if self._spent_on:
+            self.run.seconds[self._spent_on] += now - self._since
         self._since, self._spent_on = now, then
 
 
 def check(config: Config) -> None:
     """Refuses, with a ConfigError of one line, a baseline that cannot be trained here."""
-    check_installed(config.agent.name)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(f"--agent {config.agent.name} trains in one process: leave out torchrun")
     with refusals():

@@ -17,7 +17,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 import envs
 import worldmodel
 from agent import presets
-from agent.config import Config, model_config, validate
+from agent.config import Config, agent_config, model_config, validate
 from agent.fields import (
     Blocks,
     ConfigError,
@@ -29,9 +29,10 @@ from agent.fields import (
     wanted,
 )
 from agent.flatten import CheckpointError
-from agent.run import run_folder, stored_config
+from agent.ppo import BASELINES, unread
+from agent.run import named_after, run_folder, stored_config
 
-SHORT = {"worldmodel": "worldmodel.name"}
+SHORT = {"worldmodel": "worldmodel.name", "agent": "agent.name"}
 """Options that stand for a field of another name."""
 
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
@@ -66,12 +67,13 @@ def parse(argv: Sequence[str]) -> Config:
     found = _scan([word for word in argv if word not in ("-h", "--help")])
     stored = _stored(found)
     name = found.get("worldmodel.name") or (stored or Config()).worldmodel.name
-    plain = Config(worldmodel=model_config(name))
+    agent = found.get("agent.name") or (stored or Config()).agent.name
+    plain = Config(worldmodel=model_config(name), agent=agent_config(agent))
     if wants_help:
         _tyro(["--help"], plain)
     options = _checked(found, plain)
     asked = _read(options, plain)
-    if stored and stored.worldmodel.name == name:
+    if stored and (stored.worldmodel.name, stored.agent.name) == (name, agent):
         base = stored
     else:
         with refusals():
@@ -127,7 +129,8 @@ def _stored(options: Mapping[str, str | None]) -> Config | None:
     env = options.get("env") or default.env
     model = options.get("worldmodel.name") or default.worldmodel.name
     seed, run_dir = options.get("seed") or default.seed, options.get("run_dir") or ""
-    return stored_config(run_folder(env, model, seed, run_dir))
+    agent = options.get("agent.name") or default.agent.name
+    return stored_config(run_folder(env, named_after(model, agent), seed, run_dir))
 
 
 def _checked(options: Mapping[str, str | None], base: Config) -> dict[str, str]:
@@ -135,6 +138,8 @@ def _checked(options: Mapping[str, str | None], base: Config) -> dict[str, str]:
     known = fields(base)
     checked: dict[str, str] = {}
     for name, value in options.items():
+        if base.agent.name in BASELINES and unread(name):
+            raise ConfigError(f"--{_dashed(name)} is not for --agent {base.agent.name}: it has no world model")
         if name not in known:
             near = did_you_mean(name, [*known, *SHORT]).replace(": did you mean ", ": did you mean --")
             raise ConfigError(f"unknown option --{_dashed(name)}{_dashed(near)}")
@@ -173,8 +178,9 @@ def _tyro(arguments: list[str], base: Config) -> Config:
             Config,
             prog="train_agent.py",
             description=(
-                "Train an agent in the dreams of a long-memory world model. "
+                "Train an agent in the dreams of a long-memory world model, or a model-free baseline beside it. "
                 f"World models (--worldmodel NAME): {', '.join(worldmodel.names())}, <module>:<Class>. "
+                f"Agents (--agent NAME): dreamer, {', '.join(BASELINES)}. "
                 f"Environments (--env NAME): {', '.join(envs.forms())}. "
                 "Defaults shown are those before a preset. The same command again resumes its run."
             ),

@@ -12,6 +12,7 @@ import worldmodel
 from agent.actor_critic import ActorCriticConfig
 from agent.fields import ConfigError, did_you_mean, fields, from_plain, plain, refusals
 from agent.files import write_text_atomically
+from agent.ppo import BASELINES, PPOConfig, unread
 from worldmodel import outside
 from worldmodel.lssvwm import LSSVWMConfig
 from worldmodel.neighbours import NeighbourConfig
@@ -19,6 +20,9 @@ from worldmodel.rssm import RSSMConfig
 
 WorldModelConfig = LSSVWMConfig | NeighbourConfig | RSSMConfig
 """The configuration of any world model of `worldmodel.MODELS`; one from outside brings its own class."""
+
+AgentConfig = ActorCriticConfig | PPOConfig
+"""The configuration of any agent, by its name: the one that needs a world model, and the baselines."""
 
 
 @dataclass
@@ -93,13 +97,13 @@ class Config:
     envs: int = 4
     """Environments stepped side by side."""
     run_dir: str = ""
-    """Run folder; empty: runs/<env>-<worldmodel>-s<seed>."""
+    """Run folder; empty: runs/<env>-<worldmodel>-s<seed>, or with a baseline's name in the world model's place."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Weights & Biases logging."""
     tensorboard: bool = False
     """TensorBoard's event files as well, in RUN/tensorboard."""
     worldmodel: WorldModelConfig = field(default_factory=LSSVWMConfig)
-    agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    agent: AgentConfig = field(default_factory=ActorCriticConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -111,7 +115,7 @@ MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_na
     "hidden",
 }
 """Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
-AT_MOST_ONE = {"final_rate", "restart", "unimix", "lam", "slow_rate", "return_rate"}
+AT_MOST_ONE = {"discount", "final_rate", "restart", "unimix", "lam", "slow_rate", "return_rate"}
 """Numbers, by the last part of their name, that are shares."""
 
 
@@ -123,6 +127,15 @@ def model_config(name: str) -> WorldModelConfig:
         raise ConfigError(f"unknown world model {name}{near}")
     with refusals():
         return worldmodel.find(name)[1]()
+
+
+def agent_config(name: str) -> AgentConfig:
+    """The default configuration of the agent of this name; a ConfigError where there is none."""
+    known: dict[str, Any] = {"dreamer": ActorCriticConfig, **BASELINES}
+    if name not in known:
+        near = did_you_mean(name, known) or f": known are {', '.join(known)}"
+        raise ConfigError(f"unknown agent {name}{near}")
+    return known[name]()
 
 
 def validate(config: Config) -> None:
@@ -143,6 +156,14 @@ def _refusals(config: Config) -> Iterator[str]:
     device = config.train.device
     if device not in ("auto", "cpu", "cuda") and not (device[:5] == "cuda:" and device[5:].isdecimal()):
         yield f"train.device wants auto, cpu, cuda or cuda:<number>, got {device!r}"
+    if isinstance(config.agent, PPOConfig):
+        steps = config.envs * config.agent.rollout
+        if steps % config.agent.batch:
+            yield (
+                f"agent.batch ({config.agent.batch}) must divide envs * agent.rollout ({config.envs} * "
+                f"{config.agent.rollout} = {steps}): a rollout is gone through in whole minibatches"
+            )
+        return
     model = config.worldmodel
     frames = config.replay.stages()[0][1]  # the stages after it are multiples of the first
     if frames < model.block_frames or frames % model.block_frames:
@@ -185,8 +206,13 @@ def _number_refusals(name: str, number: float) -> Iterator[str]:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the configuration as YAML, in one step."""
-    write_text_atomically(path, yaml.safe_dump(plain(config), sort_keys=False))
+    """Write the configuration as YAML, in one step; for a baseline without what it makes no use of."""
+    tree = plain(config)
+    if isinstance(config.agent, PPOConfig):
+        sections = {name: section for name, section in tree.items() if not unread(f"{name}.")}
+        sections["train"] = {name: value for name, value in tree["train"].items() if not unread(f"train.{name}")}
+        tree = sections
+    write_text_atomically(path, yaml.safe_dump(tree, sort_keys=False))
 
 
 def load_config(path: Path) -> Config:
@@ -200,11 +226,19 @@ def load_config(path: Path) -> Config:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     try:
-        section = tree.get("worldmodel") if isinstance(tree, dict) else None
-        name = section.get("name") if isinstance(section, dict) else None
-        config = Config(worldmodel=model_config(name)) if isinstance(name, str) else Config()
+        model, agent = _name(tree, "worldmodel"), _name(tree, "agent")
+        config = Config(worldmodel=model_config(model)) if model is not None else Config()
+        if agent is not None:
+            config.agent = agent_config(agent)
         config = from_plain(config, tree)
         validate(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return config
+
+
+def _name(tree: Any, section: str) -> str | None:
+    """The `name` in a section of a file's tree, where it is one."""
+    found = tree.get(section) if isinstance(tree, dict) else None
+    name = found.get("name") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None

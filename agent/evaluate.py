@@ -27,11 +27,22 @@ def evaluate(
     Every environment plays an equal number, or one more: taking the first to end would favour short ones. `report`
     hears, after each, how many have ended.
     """
+    return evaluate_policy(lambda n: Actor(learner, n, greedy), env, episodes, side_by_side, report)
+
+
+def evaluate_policy(
+    make: Callable[[int], Policy],
+    env: str,
+    episodes: int,
+    side_by_side: int = 8,
+    report: Callable[[int], object] = lambda done: None,
+) -> list[Finished]:
+    """`evaluate` for any policy: `make` gives it for as many environments."""
     n = min(episodes, side_by_side)
     environments = envs.make_vector(env, n)
     done: list[Finished] = []
     try:
-        for episode in play(Actor(learner, n, greedy), environments, episodes):
+        for episode in play(make(n), environments, episodes):
             done.append(episode)
             report(len(done))
     finally:

@@ -4,7 +4,7 @@ import numpy as np
 
 
 class FrameStack:
-    """The k newest frames of each of n episodes, zeros where there were none yet: as VecFrameStack, without its steps."""
+    """The k newest frames of each of n episodes, zeros where there were none yet, as by VecFrameStack."""
 
     def __init__(self, k: int):
         self.k = k

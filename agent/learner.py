@@ -13,7 +13,7 @@ from torch import Tensor
 import envs
 import worldmodel
 from agent import distributed
-from agent.actor_critic import ActorCritic
+from agent.actor_critic import ActorCritic, ActorCriticConfig
 from agent.checkpoint import match
 from agent.config import Config
 from agent.dream import dream
@@ -35,6 +35,7 @@ class Learner:
     PATIENCE = 10
 
     def __init__(self, config: Config, shape: tuple[int, ...], actions: int, continuous: bool = False):
+        assert isinstance(config.agent, ActorCriticConfig), f"{config.agent.name} learns without a world model"
         self.config = config
         self.device = choose_device(config.train.device)
         self.model = worldmodel.make(config.worldmodel, shape, actions).to(self.device)
@@ -125,7 +126,7 @@ class Learner:
         alive = ~rows.terminated[:, trajectory.start_index]
         starts = trajectory.starts.detach().reshape(-1)
         with self.autocast():
-            dreamed = dream(self.model, self.agent.act, starts, alive.reshape(-1), self.config.agent.horizon)
+            dreamed = dream(self.model, self.agent.act, starts, alive.reshape(-1), self.agent.config.horizon)
         with self.autocast():  # its own context: weights cast without gradients must not be used again
             losses, figures = self.agent.loss(dreamed, trajectory.feature.detach(), rows)
         loss = torch.stack(list(losses.values())).sum()

@@ -41,10 +41,6 @@ class PPOConfig:
     lstm: int = 256
     """Width of recurrent-ppo's LSTM, which carries its memory."""
 
-    def __post_init__(self) -> None:
-        if self.name not in BASELINES:
-            raise ValueError(f"no baseline {self.name!r}")
-
     @property
     def recurrent(self) -> bool:
         """Whether it is sb3-contrib's RecurrentPPO."""

@@ -6,6 +6,7 @@ import torch
 
 from agent.config import Config
 from agent.fields import changed, fields
+from agent.ppo import PPOConfig, unread
 from worldmodel.lssvwm import STACKS
 from worldmodel.neighbours import NEIGHBOURS
 
@@ -125,6 +126,24 @@ OTHERS: dict[tuple[str, str], dict[str, Any]] = {
 }
 """By preset and world model: what is said, in place of `worldmodel.*` above, for models that are no such stack."""
 
+MODEL_FREE: dict[tuple[str, Kind], dict[str, Any]] = {
+    ("debug", "image"): {"steps": 400, "agent.rollout": 16, "agent.batch": 32, "agent.epochs": 1, "agent.lstm": 16},
+    ("debug", "vector"): {"agent.rollout": 16, "agent.batch": 32, "agent.epochs": 1, "agent.lstm": 16},
+    ("cpu", "image"): {"steps": 100_000, "envs": 8, "train.eval_every": 20_000, "train.save_every": 5_000},
+    ("cpu", "vector"): {"steps": 100_000, "envs": 8, "train.eval_every": 20_000, "train.save_every": 10_000},
+    ("gpu", "image"): {"steps": 10_000_000, "envs": 16, "train.eval_every": 500_000, "train.save_every": 100_000},
+    ("gpu", "vector"): {"steps": 1_000_000, "train.eval_every": 50_000},
+}
+"""By preset: what is said for the baselines, in place of `agent.*` above. They take more steps, and quicker ones."""
+
+VECTORS: dict[str, Any] = {
+    "agent.epochs": 10,
+    "agent.learning_rate": 1e-3,
+    "agent.clip_range": 0.2,
+    "agent.entropy": 0.0,
+}
+"""For the baselines, with vectors; their defaults are for images."""
+
 
 def apply(name: str, kind: Kind, config: Config) -> Config:
     """`config` with a preset's values; `auto` is gpu where there is a CUDA device and cpu elsewhere.
@@ -140,5 +159,8 @@ def apply(name: str, kind: Kind, config: Config) -> Config:
     if not (model in STACKS or (model in NEIGHBOURS and name == "debug")):
         values = {field: value for field, value in values.items() if not field.startswith("worldmodel.")}
         values |= OTHERS.get((name, model), {})
+    if isinstance(config.agent, PPOConfig):
+        values = {field: value for field, value in values.items() if not (unread(field) or field.startswith("agent."))}
+        values |= (VECTORS if kind == "vector" else {}) | MODEL_FREE[name, kind]
     known = fields(config)
     return changed(config, {field: value for field, value in values.items() if field in known})

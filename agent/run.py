@@ -14,9 +14,20 @@ FREE = {"run_dir", "steps", "wandb", "tensorboard", "worldmodel.checkpoint_frame
 """What a resumed run may change: how long, how often and where, but nothing that decides what is learnt."""
 
 
-def run_folder(env: str, model: str, seed: int | str, run_dir: str = "") -> Path:
+def run_folder(env: str, name: str, seed: int | str, run_dir: str = "") -> Path:
     """`run_dir`, or where it is empty runs/<env>-<worldmodel>-s<seed>, in letters any file system takes."""
-    return Path(run_dir) if run_dir else Path("runs") / file_name(f"{env}-{model}-s{seed}")
+    return Path(run_dir) if run_dir else Path("runs") / file_name(f"{env}-{name}-s{seed}")
+
+
+def named_after(model: str, agent: str) -> str:
+    """What stands in a folder's name: the world model, or the agent where it has none."""
+    return model if agent == "dreamer" else agent
+
+
+def folder_of(config: Config) -> Path:
+    """`run_folder` of a configuration."""
+    name = named_after(config.worldmodel.name, config.agent.name)
+    return run_folder(config.env, name, config.seed, config.run_dir)
 
 
 def file_name(text: str) -> str:
@@ -37,7 +48,7 @@ def open_run(config: Config) -> Path:
     where the folder holds another run, or something that is not a run.
     """
     validate(config)
-    folder = run_folder(config.env, config.worldmodel.name, config.seed, config.run_dir)
+    folder = folder_of(config)
     stored = stored_config(folder)
     if stored is not None:
         _refuse_another(folder, stored, config)
@@ -60,8 +71,8 @@ def make_folders(folder: Path) -> None:
 
 def _refuse_another(folder: Path, stored: Config, config: Config) -> None:
     then, now = fields(stored), fields(config)
-    for name in now:
-        # Fields that only one of the two has come with another world model, whose name is refused first.
+    for name in ["agent.name", *now]:
+        # Fields that only one of the two has come with another world model or agent, whose name is refused first.
         if name in FREE or name not in then or then[name].value == now[name].value:
             continue
         raise ConfigError(
@@ -72,7 +83,8 @@ def _refuse_another(folder: Path, stored: Config, config: Config) -> None:
 
 def option(name: str) -> str:
     """How a field is spelt on the command line: `run_dir` -> `--run-dir`."""
-    return "--worldmodel" if name == "worldmodel.name" else "--" + name.replace("_", "-")
+    short = {"worldmodel.name": "worldmodel", "agent.name": "agent"}
+    return "--" + short.get(name, name).replace("_", "-")
 
 
 def _spelt(field: Field) -> str:

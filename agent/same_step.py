@@ -46,8 +46,8 @@ class SameStepEnvs(VectorEnv):
         """Observations (n, ...), rewards (n,) float64, terminated (n,), truncated (n,), infos of episodes' ends."""
         for part, action in zip(self._parts, actions, strict=True):
             part.step_async(action[None])
-        answers = [part.step_wait() for part in self._parts]
-        observation, reward, terminated, truncated = (np.concatenate(column) for column in list(zip(*answers))[:4])
+        answers = [part.step_wait()[:4] for part in self._parts]
+        observation, reward, terminated, truncated = map(np.concatenate, zip(*answers, strict=True))
         ended = np.flatnonzero(terminated | truncated)
         infos: dict[str, Any] = {}
         for i in ended:

@@ -21,9 +21,7 @@ class Sb3Envs(VecEnv):
         if environments.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
             raise ValueError(f"{environments} does not reset itself in the step that ends an episode (SAME_STEP)")
         self.environments = environments
-        super().__init__(
-            environments.num_envs, environments.single_observation_space, environments.single_action_space
-        )
+        super().__init__(environments.num_envs, environments.single_observation_space, environments.single_action_space)
 
     def reset(self) -> np.ndarray:
         """First observations (n, ...), from the seed that `seed` was given, once."""
@@ -56,7 +54,9 @@ class Sb3Envs(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """A frame of each, where they render."""
         frames = self.environments.render()
-        return [None] * self.num_envs if frames is None else list(frames)
+        return (
+            [None] * self.num_envs if frames is None else [frame for frame in frames if isinstance(frame, np.ndarray)]
+        )
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The vector environment's attribute, for each of those asked for: they have it in common."""

@@ -63,8 +63,12 @@ def policy(config: PPOConfig, observations: Box, actions: Space) -> ActorCriticP
     name, options = _name(config, observations), _options(config, observations)
     if _is_image(observations):
         height, width, channels = observations.shape
-        observations = VecTransposeImage.transpose_space(Box(0, 255, (height, width, channels * config.frames), np.uint8))
-    return _kind(config).policy_aliases[name](observations, actions, lambda _: config.learning_rate, **options)
+        observations = VecTransposeImage.transpose_space(
+            Box(0, 255, (height, width, channels * config.frames), np.uint8)
+        )
+    made = _kind(config).policy_aliases[name](observations, actions, lambda _: config.learning_rate, **options)
+    assert isinstance(made, ActorCriticPolicy)
+    return made
 
 
 def restore(policy: ActorCriticPolicy, tensors: Mapping[str, Tensor]) -> None:

@@ -23,14 +23,14 @@ import torch
 
 import envs
 from agent import checkpoint
-from agent.actor import Actor
 from agent.cli import one_line_errors
 from agent.collector import Finished
 from agent.config import Config
 from agent.evaluate import SEEDS, play
 from agent.files import write_text_atomically
 from agent.progress import Progress
-from agent.restore import load_run
+from agent.restore import load_policy
+from agent.run import named_after
 from eval import statistics
 from eval.normalised import normaliser
 
@@ -84,28 +84,27 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(run: Path, protocol: Protocol, command: str) -> dict[str, Any]:
-    """Plays the episodes and writes the figures to the run's folder. Raises as `agent.restore.load_run`."""
-    config, learner, step = load_run(run)
+    """Plays the episodes and writes the figures to the run's folder. Raises as `agent.restore.load_policy`."""
+    trained = load_policy(run)
+    config = trained.config
     torch.manual_seed(sampling_seed(config))
     environments = envs.make_vector(config.env, min(protocol.episodes, protocol.envs))
     try:
-        actor = Actor(learner, environments.num_envs, protocol.actions == "greedy")
-        episodes = play(actor, environments, protocol.episodes, protocol.forget, protocol.seed)
+        policy = trained.policy(environments.num_envs, protocol.actions == "greedy")
+        episodes = play(policy, environments, protocol.episodes, protocol.forget, protocol.seed)
         done = list(_shown(episodes, protocol.episodes))
     finally:
         environments.close()
     result = {
         "env": config.env,
-        "worldmodel": config.worldmodel.name,
+        "agent": config.agent.name,
+        "worldmodel": config.worldmodel.name if "worldmodel" in trained.parameters else None,
         "seed_of_training": config.seed,
-        "step": step,
+        "step": trained.step,
         **asdict(protocol),
         **figures(np.array([episode.ret for episode in done]), config.env),
         "lengths": [episode.length for episode in done],
-        "parameters": {
-            name: sum(p.numel() for p in module.parameters() if p.requires_grad)
-            for name, module in (("worldmodel", learner.model), ("agent", learner.agent))
-        },
+        "parameters": trained.parameters,
         "command": command,
     }
     write_text_atomically(protocol.path(run), json.dumps(result, indent=1) + "\n")
@@ -118,7 +117,7 @@ def sampling_seed(config: Config) -> int:
     Of each run its own: weak policies that draw the same actions in the same episodes have the same luck, and
     intervals over runs would be too narrow.
     """
-    return zlib.crc32(f"{config.env} {config.worldmodel.name} {config.seed}".encode())
+    return zlib.crc32(f"{config.env} {named_after(config.worldmodel.name, config.agent.name)} {config.seed}".encode())
 
 
 def measured(run: Path, protocol: Protocol) -> dict[str, Any] | None:
