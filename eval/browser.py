@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -45,9 +44,7 @@ def browser() -> Iterator[Chrome]:
             driver.quit()
 
 
-def photograph(driver: Chrome, path: Path, width: int, height: int) -> None:
-    """A PNG of what a screen of this size shows of the page; narrow ones count as a telephone's."""
+def screen(driver: Chrome, width: int, height: int) -> None:
+    """Gives the page a screen of this size in pixels; narrow ones count as a telephone's."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    driver.save_screenshot(str(path))

@@ -56,8 +56,8 @@ def _names(name: str, environment: gymnasium.Env, count: int) -> tuple[str, ...]
     found: Any = ()
     if environment.has_wrapper_attr("get_action_meanings"):
         found = environment.get_wrapper_attr("get_action_meanings")()
-    elif environment.has_wrapper_attr("actions"):  # MiniGrid's enumeration
-        found = [action.name for action in environment.get_wrapper_attr("actions")]
+    elif environment.has_wrapper_attr("actions"):  # MiniGrid's enumeration, of which the first may be all there are
+        found = [action.name for action in environment.get_wrapper_attr("actions")][:count]
     else:
         found = next((names for start, names in NAMES.items() if name.startswith(start)), ())
     names = tuple(str(action).lower() for action in found)

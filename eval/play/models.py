@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.checkpoint import CheckpointError
 from agent.fields import ConfigError
 from agent.learner import Learner
 from agent.plots import run_names
@@ -59,11 +60,19 @@ def _environment(folder: Path) -> str:
 
 
 def _load(folder: Path) -> Loaded:
-    """Its newest whole checkpoint; a damaged one that was passed over is said on the terminal and on the page."""
+    """Its newest whole checkpoint; damaged ones that were passed over are said on the terminal and on the page."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _, learner, step = load_run(folder)
-    passed = [" ".join(str(w.message).split()) for w in caught if "checkpoint passed over" in str(w.message)]
-    for line in passed:
-        print(line, file=sys.stderr)
-    return Loaded(learner, step, "; ".join(passed))
+        try:
+            _, learner, step = load_run(folder)
+        except CheckpointError as error:
+            raise CheckpointError("; ".join([str(error), *_passed_over(caught)])) from None
+    note = "; ".join(_passed_over(caught))
+    if note:
+        print(note, file=sys.stderr, flush=True)
+    return Loaded(learner, step, note)
+
+
+def _passed_over(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    lines = [" ".join(str(warning.message).split()) for warning in caught]
+    return [line for line in lines if line.startswith("checkpoint passed over")]

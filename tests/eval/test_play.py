@@ -1,0 +1,318 @@
+"""A visitor's walk against dreams and environments of the test's own; what keys mean; what the page is sent."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import envs
+from agent.checkpoint import CheckpointError
+from agent.fields import ConfigError
+from agent.restore import load_run
+from eval.play.actions import describe
+from eval.play.models import Models
+from eval.play.session import Session
+from replay import load_episode
+from tests.eval.play_runs import ENV, made, one_hot
+from worldmodel import State
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [made(folder / "first", seed=0), made(folder / "second", seed=1)]
+
+
+@pytest.fixture
+def session(runs):
+    session = Session(Models(runs))
+    told(session, do="latents", mode=True)  # dreams that can be made again
+    yield session
+    session.close()
+
+
+def told(session: Session, **message) -> tuple[dict, list]:
+    """The header, and the pictures: arrays of images, lists of vectors."""
+    data = session.do(message)
+    length = int.from_bytes(data[:4], "big")
+    header, at, pictures = json.loads(data[4 : 4 + length]), 4 + length, []
+    for picture in header["pictures"]:
+        if "values" in picture:
+            pictures.append(picture["values"])
+            continue
+        pictures.append(np.asarray(Image.open(io.BytesIO(data[at : at + picture["bytes"]]))))
+        at += picture["bytes"]
+    assert at == len(data)
+    return header, pictures
+
+
+def real_frames(env: str, seed: int, actions: list) -> list[np.ndarray]:
+    environment = envs.make(env)
+    frames = [environment.reset(seed=seed)[0]] + [environment.step(action)[0] for action in actions]
+    environment.close()
+    return frames
+
+
+def seen(run: Path, observation: np.ndarray, action: np.ndarray) -> tuple:
+    """The run's model, and its State after these rows (T, ...), in one call."""
+    _, learner, _ = load_run(run)
+    first = np.zeros((1, len(action)), bool)
+    first[0, 0] = True
+    arrays = {"observation": observation[None], "action": action[None], "is_first": first}
+    nothing = {"reward": np.zeros((1, len(action)), np.float32), "terminated": np.zeros((1, len(action)), bool)}
+    with torch.no_grad():
+        rows = learner.rows(arrays | nothing)
+        return learner.model, learner.model.observe(rows, learner.model.initial(1), mode=True).final
+
+
+def dreamed(model, state: State, actions: list[int]) -> State:
+    with torch.no_grad():
+        for action in actions:
+            state = model.dream(state, torch.from_numpy(one_hot(action, model.actions))[None], mode=True)
+    return state
+
+
+def picture(model, state: State) -> np.ndarray:
+    with torch.no_grad():
+        return (model.decode(model.feature(state))[0].clamp(0, 1) * 255).numpy()
+
+
+def assert_shows(shown: np.ndarray, model, state: State) -> None:
+    assert np.abs(shown - picture(model, state)).max() < 1.1  # rounded
+
+
+def test_dream_is_the_models_own_after_the_same_frame_and_actions(session, runs):
+    told(session, do="new", frames=1, seed=5)
+    shows = [told(session, do="act", action=action) for action in (1, 3, 0)]
+    header, (shown,) = shows[-1]
+    assert not np.array_equal(shown, shows[0][1][0])
+    model, start = seen(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
+    end = dreamed(model, start, [1, 3, 0])
+    assert_shows(shown, model, end)
+    assert (header["seen"], header["imagined"], header["frames"], header["step"]) == (1, 3, 4, 7)
+    with torch.no_grad():
+        feature = model.feature(end)
+        assert header["reward"] == pytest.approx(float(model.reward(feature)), rel=1e-3)
+        assert header["continues"] == pytest.approx(float(model.continues(feature)), rel=1e-3)
+
+
+def test_norms_are_of_every_tensor_in_memory_by_layer(session, runs):
+    told(session, do="new", frames=1, seed=5)
+    header, _ = told(session, do="act", action=2)
+    model, start = seen(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
+    memory = dreamed(model, start, [2])["memory"]
+    assert set(header["norms"]) == {"layer 1", "layer 2"}
+    ssm = float(np.sqrt(np.square(memory["1", "0", "ssm"].numpy()).sum()))
+    assert header["norms"]["layer 2"]["blocks ssm"] == pytest.approx(ssm, rel=1e-3)
+    assert set(header["norms"]["layer 1"]) == {"blocks conv", "blocks ssm", "local kv"}  # but no flags
+
+
+def test_wiping_empties_memory_and_keeps_the_frame(session, runs):
+    told(session, do="new", frames=6, seed=5)
+    before, (shown,) = told(session, do="act", action=2)
+    after, (same,) = told(session, do="wipe")
+    assert np.array_equal(shown, same)
+    assert before["frames"] == 7 and after["frames"] == 0 and after["wiped"] == 1
+    assert before["norms"]["layer 1"]["blocks ssm"] > 0
+    assert {value for layer in after["norms"].values() for value in layer.values()} == {0.0}
+    # What follows comes from z and the action alone.
+    model = session.simulator.learner.model
+    alone = model.initial(1).update({"z": session.simulator.state["z"]})
+    _, (next_frame,) = told(session, do="act", action=1)
+    assert_shows(next_frame, model, dreamed(model, alone, [1]))
+
+
+def test_real_environment_goes_under_the_same_actions_also_when_asked_for_late(session):
+    told(session, do="new", frames=1, seed=9)
+    actions = [0, 1, 1, 2]
+    for action in actions[:3]:
+        told(session, do="act", action=action)
+    told(session, do="real", on=True)
+    header, (_, beside) = told(session, do="act", action=actions[3])
+    assert np.array_equal(beside, real_frames(ENV, 9, actions)[-1])
+    assert header["real"]["reward"] == 0.0
+    told(session, do="restart")
+    _, (_, again) = told(session, do="act", action=3)
+    assert np.array_equal(again, real_frames(ENV, 9, [3])[-1])
+    assert len(told(session, do="real", on=False)[1]) == 1
+
+
+def test_real_environments_end_is_said(session):
+    told(session, do="new", frames=1, seed=9)
+    told(session, do="real", on=True)
+    for _ in range(60):  # an episode is shorter
+        header, _ = told(session, do="act", action=0)
+    assert "the episode has ended" in header["real"]["words"] and header["imagined"] == 60
+
+
+def test_more_frames_are_seen_under_random_actions_and_reset_shows_them_again(session):
+    header, (shown,) = told(session, do="new", frames=12, seed=3)
+    assert header["seen"] == header["frames"] == 12 and "11 random actions" in header["past"]
+    told(session, do="act", action=0)
+    again, (same,) = told(session, do="restart")
+    assert again["imagined"] == 0 and np.array_equal(shown, same)
+    taken = session.past.action[1:].argmax(-1)
+    assert np.array_equal(session.past.observation, np.stack(real_frames(ENV, 3, list(taken))))
+
+
+def test_recorded_episode_is_observed_up_to_the_frame_asked_for(session, runs):
+    episode = load_episode(next((runs[0] / "episodes").glob("*.npz")))
+    header, (shown,) = told(session, do="recorded", frames=25)
+    model, state = seen(runs[0], episode.observation[:25], episode.action[:25])
+    assert header["seen"] == 25 and "recorded episode 00000000-" in header["past"]
+    assert_shows(shown, model, state)
+    header, (_, beside) = told(session, do="real", on=True)
+    assert np.array_equal(beside, episode.observation[24]) and "cannot be set" in header["real"]["words"]
+    assert told(session, do="recorded", frames=2000)[0]["seen"] == len(episode)
+
+
+def test_another_model_dreams_the_same_walk(session, runs):
+    told(session, do="new", frames=1, seed=5)
+    told(session, do="act", action=1)
+    told(session, do="wipe")
+    told(session, do="act", action=3)
+    header, (shown,) = told(session, do="model", index=1)
+    model, state = seen(runs[1], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
+    wiped = model.initial(1).update({"z": dreamed(model, state, [1])["z"]})
+    assert_shows(shown, model, dreamed(model, wiped, [3]))
+    assert header["model"] == 1 and header["imagined"] == 2
+
+
+def test_two_sessions_share_no_state(runs):
+    models = Models(runs)
+    one, other = Session(models), Session(models)
+    for session in (one, other):
+        told(session, do="latents", mode=True)
+    _, (before,) = told(other, do="new", frames=1, seed=5)
+    told(one, do="new", frames=1, seed=5)
+    for _ in range(5):
+        told(one, do="act", action=1)
+    header, (after,) = told(other, do="look")
+    assert header["imagined"] == 0 and np.array_equal(before, after)
+    _, (step,) = told(other, do="act", action=2)
+    model, state = seen(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
+    assert_shows(step, model, dreamed(model, state, [2]))
+    one.close()
+    other.close()
+
+
+def test_vectors_and_continuous_actions(tmp_path):
+    session = Session(Models([made(tmp_path / "pendulum", "gym:Pendulum-v1")]))
+    told(session, do="new", frames=1, seed=2)
+    told(session, do="real", on=True)
+    header, (imagined, beside) = told(session, do="act", action=[-0.5])
+    assert len(imagined) == 3 and beside == pytest.approx(real_frames("gym:Pendulum-v1", 2, [[-0.5]])[-1], abs=1e-3)
+    for wrong in (0, [0.1, 0.2], [1.5], ["a"], [True], None):
+        with pytest.raises(ConfigError, match="1 numbers from -1 to 1"):
+            session.do({"do": "act", "action": wrong})
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"do": "fly"}, "unknown command 'fly'"),
+        ({}, "unknown command None"),
+        ({"do": "act", "action": 4}, "from 0 to 3, not 4"),
+        ({"do": "act", "action": -1}, "from 0 to 3, not -1"),
+        ({"do": "act", "action": True}, "not True"),
+        ({"do": "new", "frames": 0}, "frames wants a whole number from 1 to 2000"),
+        ({"do": "new", "frames": 1e9}, "frames wants a whole number"),
+        ({"do": "model", "index": 2}, "index wants a whole number from 0 to 1"),
+    ],
+)
+def test_wrong_messages_are_refused_in_words_and_change_nothing(session, message, words):
+    before, pictures = told(session, do="look")
+    with pytest.raises(ConfigError, match=words):
+        session.do(message)
+    after, same = told(session, do="look")
+    assert np.array_equal(pictures, same)
+    assert {**before, "server_ms": 0} == {**after, "server_ms": 0}
+
+
+def test_vanished_runs_broken_checkpoints_and_foreign_episodes_are_named(runs, tmp_path):
+    copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
+    models = Models(copies)
+    session = Session(models, episodes=made(tmp_path / "pole", "gym:CartPole-v1") / "episodes")
+    with pytest.raises(ConfigError, match="pole.*not those of ObjectRecall.*--episodes"):
+        session.do({"do": "recorded", "frames": 5})
+    tensors = copies[1] / "checkpoints" / "step-000000007" / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match="second has no checkpoint yet; .*tensors.safetensors: damaged"):
+        session.do({"do": "model", "index": 1})
+    shutil.rmtree(copies[0])
+    with pytest.raises(ConfigError, match="first holds no run"):
+        session.do({"do": "newest"})
+    assert told(session, do="act", action=0)[0]["imagined"] == 1  # what is loaded goes on
+    with pytest.raises(ConfigError, match="first.episodes holds no recorded episodes"):
+        Session(models).do({"do": "recorded", "frames": 5})
+    session.close()
+
+
+def test_older_checkpoint_in_a_damaged_ones_place_is_said(runs, tmp_path, capsys):
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    newer = Path(shutil.copytree(run / "checkpoints" / "step-000000007", run / "checkpoints" / "step-000000009"))
+    (newer / "tensors.safetensors").write_bytes(b"")
+    loaded = Models([run]).get(0)
+    assert loaded.step == 7 and "step-000000009" in loaded.note and "damaged" in loaded.note
+    assert "step-000000009" in capsys.readouterr().err
+
+
+def test_runs_of_different_environments_are_refused(runs, tmp_path):
+    with pytest.raises(ConfigError, match="pole was made in gym:CartPole-v1, .*first in ObjectRecall"):
+        Models([runs[0], made(tmp_path / "pole", "gym:CartPole-v1")])
+    with pytest.raises(ConfigError, match="nowhere holds no run"):
+        Models([tmp_path / "nowhere"])
+
+
+class Named(gymnasium.Env):
+    """Says what its actions mean, as Atari's environments do."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(6)
+
+    def get_action_meanings(self) -> list[str]:
+        return ["NOOP", "FIRE", "UP", "LEFT", "UPLEFT", "UPLEFTFIRE"]
+
+
+def test_keys_follow_from_what_actions_are_called():
+    named = describe("gym:Named-v0", gymnasium.wrappers.TimeLimit(Named(), 5))
+    assert [set(chord) for chord in named.chords] == [
+        set(),
+        {"fire"},
+        {"up"},
+        {"left"},
+        {"up", "left"},
+        {"up", "left", "fire"},
+    ]
+    assert named.idle == 0 and named.names[1] == "fire"
+    grid = describe("MiniGrid/MemoryS7", envs.make("MiniGrid/MemoryS7"))
+    assert grid.names == ("left", "right", "forward") and grid.chords == (("left",), ("right",), ("up",))
+    car = describe("gym:MountainCar-v0", envs.make("gym:MountainCar-v0"))
+    assert car.chords == (("left",), (), ("right",)) and car.idle == 1
+    unnamed = describe("gym:Taxi-like-v0", envs.make("gym:CartPole-v1"))
+    assert unnamed.names == ("action 0", "action 1") and unnamed.chords == ((), ())
+    assert describe("gym:Pendulum-v1", envs.make("gym:Pendulum-v1")).continuous == 1
+
+
+def test_memory_mazes_actions_do_what_they_are_called():
+    environment = envs.make("MemoryMaze", labels=True)
+    actions = describe("MemoryMaze", environment)
+    moves = {}
+    for name in ("forward", "left", "right"):
+        _, before = environment.reset(seed=0)
+        for _ in range(4):
+            _, _, _, _, after = environment.step(actions.names.index(name))
+        (x, y), (to_x, to_y) = before["agent_dir"], after["agent_dir"]
+        turn = x * to_y - y * to_x  # positive: against the clock
+        moves[name] = float(turn), float((after["agent_pos"] - before["agent_pos"]) @ before["agent_dir"])
+    environment.close()
+    assert actions.chords == ((), ("up",), ("left",), ("right",), ("left", "up"), ("right", "up"))
+    assert moves["left"][0] > 0.1 and moves["right"][0] < -0.1
+    assert abs(moves["forward"][0]) < 0.1 < moves["forward"][1]
