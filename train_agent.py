@@ -53,7 +53,7 @@ def _prepared(config: Config) -> Callable[[Config, Path], None]:
     if not isinstance(config.agent, PPOConfig):
         check(config)
         return train
-    check_installed(config.agent.name)
+    check_installed(f"--agent {config.agent.name}")
     from agent import baselines
 
     baselines.check(config)

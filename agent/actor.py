@@ -33,9 +33,13 @@ class Actor:
         )
         with self.learner.autocast():
             trajectory = self.learner.model.observe(rows, self.state)
-            self._action = self.learner.agent.act(trajectory.feature[:, 0], self.greedy)
+            self._action = self.choose(trajectory.feature[:, 0])
         self.state = trajectory.final
         return self.learner.agent.policy.for_environment(self._action)
+
+    def choose(self, feature: Tensor) -> Tensor:
+        """(n, N, F) -> actions (n, A) as world models take them."""
+        return self.learner.agent.act(feature, self.greedy)
 
 
 class RandomActor:

@@ -64,8 +64,8 @@ def unread(field: str) -> bool:
     return field.startswith(UNREAD)
 
 
-def check_installed(name: str) -> None:
-    """A ConfigError where the packages that a baseline comes from are missing."""
+def check_installed(what: str) -> None:
+    """A ConfigError where the packages that `what` needs are missing."""
     missing = [package for package in ("stable_baselines3", "sb3_contrib") if not importlib.util.find_spec(package)]
     if missing:
-        raise ConfigError(f"--agent {name} needs {' and '.join(missing)}: pip install -e '.[baselines]'")
+        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install -e '.[baselines]'")

@@ -43,7 +43,7 @@ def load_policy(folder: Path) -> Trained:
 
 
 def _load_baseline(folder: Path, config: Config, agent: PPOConfig) -> Trained:
-    check_installed(agent.name)
+    check_installed(f"{folder}, a run of {agent.name},")
     from agent import sb3_policy
 
     step, tensors, _ = _newest(folder)
