@@ -12,6 +12,9 @@ Time. A row of experience is an action and all that came of it::
 
 The first row of an episode has ``is_first``, a zero action and zero reward. The policy that sees feature t
 chooses action_{t+1}, which stands in row t+1.
+
+A model may read h_t in its posterior as well, z_t ~ q(z | h_t, observation_t), as RSSM does: at the price of an
+`observe` that takes frames one after the other, since each h_t then waits for z_{t-1}.
 """
 
 from abc import ABC, abstractmethod
