@@ -30,7 +30,10 @@ except ModuleNotFoundError as missing:
 SIZES = {"": (1280, 800), "-phone": (390, 844)}
 """What is added to a picture's name, and the screen (width, height)."""
 
-WALK = [Keys.ARROW_UP] * 4 + [Keys.ARROW_LEFT] * 6 + [Keys.ARROW_UP] * 6
+WALK = [Keys.ARROW_LEFT] * 3 + [Keys.ARROW_UP] * 3
+
+SEED = 1_000_004
+"""Of the environment on the pictures: the same ones each time, but for what is sampled."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -74,10 +77,8 @@ def _play(driver: Chrome, runs: Sequence[Path], seen: int, folder: Path) -> Iter
         assert server.stdout is not None
         driver.get(server.stdout.readline().strip())
         _imagined(driver, 0)
-        frames = driver.find_element(By.ID, "frames")
-        frames.clear()
-        frames.send_keys(str(seen), Keys.TAB)
-        driver.find_element(By.ID, "new").click()
+        driver.execute_script(f"document.getElementById('frames').value = {seen}")
+        driver.execute_script(f"send({{ do: 'new', frames: {seen}, seed: {SEED} }})")
         WebDriverWait(driver, 60).until(lambda d: f"saw {seen} frames" in d.find_element(By.ID, "past").text)
         driver.find_element(By.ID, "beside").click()
         for i, key in enumerate(WALK):

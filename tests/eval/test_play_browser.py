@@ -30,7 +30,13 @@ def runs(tmp_path_factory) -> list[Path]:
 @pytest.fixture(scope="module")
 def address(runs) -> Iterator[str]:
     """What the command prints."""
-    server = subprocess.Popen([sys.executable, "-m", "eval.play", *map(str, runs)], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "eval.play", *map(str, runs)],
+        stdout=subprocess.PIPE,
+        text=True,
+        # what is started in the background ignores interrupts, and so do its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     yield server.stdout.readline().strip()
     server.send_signal(signal.SIGINT)
     assert server.wait(20) == 0
