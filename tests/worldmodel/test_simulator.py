@@ -72,7 +72,7 @@ def test_a_dream_is_the_models_own():
     observation, _ = dreams.reset(seed=4)
     draws, state = np.random.default_rng(4), pool[:3]
     draws.integers(2**63)  # the reset's own
-    np.testing.assert_array_equal(observation, torch.cat([state["h"], state["z"]], -1).flatten(1).numpy())
+    np.testing.assert_array_equal(observation, model.feature(state).flatten(1).numpy())
     for action in actions(1, HORIZON - 1, 3):
         observation, reward, _, _, _ = dreams.step(action)
         torch.manual_seed(int(draws.integers(2**63)))
