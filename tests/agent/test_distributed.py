@@ -1,5 +1,6 @@
 """Two processes on one machine, as torchrun starts them: one model, two shares of experience."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,16 +12,18 @@ import torch
 from agent import checkpoint, distributed
 
 AVERAGE = """
-import torch
+import json, sys, torch
 from agent import distributed
 distributed.begin()
 mine = [torch.full((2, 2), float(1 + distributed.rank())), torch.arange(3.0) * (1 - distributed.rank())]
 distributed.average(mine)
 shared = torch.tensor([5.0 + distributed.rank()])
 distributed.share([shared])
-print("found", distributed.processes(), mine[0].unique().tolist(), mine[1].tolist(), shared.item(),
-      distributed.total(3 + distributed.rank()), distributed.least(-distributed.rank()), distributed.same(4),
-      distributed.same(distributed.rank()), flush=True)
+found = [distributed.processes(), mine[0].unique().tolist(), mine[1].tolist(), shared.item(),
+         distributed.total(3 + distributed.rank()), distributed.least(-distributed.rank()), distributed.same(4),
+         distributed.same(distributed.rank())]
+with open(f"{sys.argv[1]}/{distributed.rank()}.json", "w") as file:
+    json.dump(found, file)
 distributed.end()
 """
 
@@ -37,9 +40,10 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
 def test_what_processes_do_together(tmp_path: Path):
     script = tmp_path / "average.py"
     script.write_text(AVERAGE)
-    found = [line for line in torchrun(str(script)).stdout.splitlines() if "found" in line]
-    assert len(found) == 2
-    assert all("found 2 [1.5] [0.0, 0.5, 1.0] 5.0 7 -1 True False" in line for line in found)
+    torchrun(str(script), str(tmp_path))
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found == [2, [1.5], [0.0, 0.5, 1.0], 5.0, 7, -1, True, False]
 
 
 def test_one_process_alone_does_nothing():
