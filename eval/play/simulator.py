@@ -59,8 +59,8 @@ class Simulator:
     def wipe(self) -> None:
         """Forgets all but the frame that it stands at.
 
-        The mixers' memory becomes that of `initial`; h and z stay, and so does the picture, for in a dream there is
-        no real frame to look at anew. All that the next frame can come from is z and the action.
+        The mixers' memory becomes that of `initial`. The frame's own features stay, and so does the picture, for in a
+        dream there is no real frame to look at anew: the next frame can come from these and the action alone.
         """
         empty = self.learner.model.initial(1)
         kept = {name: self.state[name] for name in self.state.keys() if name != "memory"}

@@ -78,6 +78,10 @@ def dreamed(model, state: State, actions: list[int]) -> State:
     return state
 
 
+def without_memory(model, state: State) -> State:
+    return state.clone().update({"memory": model.initial(1)["memory"]})
+
+
 def picture(model, state: State) -> np.ndarray:
     with torch.no_grad():
         return (model.decode(model.feature(state))[0].clamp(0, 1) * 255).numpy()
@@ -121,11 +125,10 @@ def test_wiping_empties_memory_and_keeps_the_frame(session, runs):
     assert before["frames"] == 7 and after["frames"] == 0 and after["wiped"] == 1
     assert before["norms"]["layer 1"]["blocks ssm"] > 0
     assert {value for layer in after["norms"].values() for value in layer.values()} == {0.0}
-    # What follows comes from z and the action alone.
-    model = session.simulator.learner.model
-    alone = model.initial(1).update({"z": session.simulator.state["z"]})
+    # What follows comes from the frame's own features and the action.
+    model, start = seen(runs[0], session.past.observation, session.past.action)
     _, (next_frame,) = told(session, do="act", action=1)
-    assert_shows(next_frame, model, dreamed(model, alone, [1]))
+    assert_shows(next_frame, model, dreamed(model, without_memory(model, dreamed(model, start, [2])), [1]))
 
 
 def test_real_environment_goes_under_the_same_actions_also_when_asked_for_late(session):
@@ -179,8 +182,7 @@ def test_another_model_dreams_the_same_walk(session, runs):
     told(session, do="act", action=3)
     header, (shown,) = told(session, do="model", index=1)
     model, state = seen(runs[1], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
-    wiped = model.initial(1).update({"z": dreamed(model, state, [1])["z"]})
-    assert_shows(shown, model, dreamed(model, wiped, [3]))
+    assert_shows(shown, model, dreamed(model, without_memory(model, dreamed(model, state, [1])), [3]))
     assert header["model"] == 1 and header["imagined"] == 2
 
 
