@@ -170,6 +170,10 @@ class Atari(gymnasium.Env[np.ndarray, np.int64]):
         self._ale.setInt("random_seed", seed)
         self._ale.loadROM(rom)
 
+    def get_action_meanings(self) -> list[str]:
+        """What each action does, as ale-py names it: NOOP, FIRE, UPRIGHT, ..."""
+        return [action.name for action in self._actions]
+
     def _action_set(self) -> list[ale_py.Action]:
         full = self._protocol.full_actions
         return list(self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet())

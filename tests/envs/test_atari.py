@@ -224,3 +224,8 @@ def test_suites_are_known_names():
             envs.check_name(name)
     games = {name.partition(":")[0] for name in SUITES["atari-memory"]}
     assert all(f"{game}{view}" in SUITES["atari-memory"] for game in games for view in ("", ":blackout=8..32"))
+
+
+def test_actions_have_names():
+    assert envs.make("Atari/Pong").get_action_meanings() == ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+    assert len(envs.make("Atari/Pong:protocol=200m").get_action_meanings()) == 18
