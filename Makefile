@@ -72,7 +72,7 @@ train: $(TRAIN_STAMP) opengl
 	$(BIN)/python train_agent.py --env MemoryMaze $(ARGS)
 
 test: $(TEST_STAMP) opengl browser
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile $(ARGS)
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
