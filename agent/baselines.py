@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 import envs
 from agent import checkpoint
 from agent.config import Config
-from agent.evaluate import SEEDS, evaluate_policy
+from agent.evaluate import SEEDS, evaluate_policy, summary
 from agent.fields import ConfigError, refusals
 from agent.flatten import flatten, optimizer_tensors, restore_optimizer
 from agent.learner import choose_device, spaces
@@ -111,15 +111,11 @@ class Baseline:
             side_by_side=min(self.config.envs, wanted),
             report=lambda ended: self.show(f"evaluation {ended}/{wanted}"),
         )
-        returns = np.array([episode.ret for episode in done])
-        figures = {
-            "eval/return": returns.mean(),
-            "eval/return_std": returns.std(),
-            "eval/length": np.mean([episode.length for episode in done]),
-            "eval/episodes": len(done),
-        }
+        figures = summary(done)
         self.log.log(self.steps, figures)
-        self.progress.note(f"evaluation at {self.steps} steps: return {returns.mean():.2f} over {len(done)} episodes")
+        self.progress.note(
+            f"evaluation at {self.steps} steps: return {figures['eval/return']:.2f} over {len(done)} episodes"
+        )
         self.seconds["evaluate"] += time.perf_counter() - started
 
     def save(self) -> None:

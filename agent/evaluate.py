@@ -1,6 +1,6 @@
 """Returns of a policy on whole episodes, apart from training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -71,3 +71,14 @@ def play(
         for i in np.flatnonzero(ended & (left > 0)):
             left[i] -= 1
             yield Finished(float(returns[i]), int(lengths[i]))
+
+
+def summary(done: Sequence[Finished]) -> dict[str, float]:
+    """What a run's log says of an evaluation."""
+    returns = np.array([episode.ret for episode in done])
+    return {
+        "eval/return": float(returns.mean()),
+        "eval/return_std": float(returns.std()),
+        "eval/length": float(np.mean([episode.length for episode in done])),
+        "eval/episodes": len(done),
+    }

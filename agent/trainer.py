@@ -16,7 +16,7 @@ from agent import checkpoint, distributed
 from agent.actor import Actor, RandomActor
 from agent.collector import Collector, Finished
 from agent.config import Config
-from agent.evaluate import SEEDS, evaluate
+from agent.evaluate import SEEDS, evaluate, summary
 from agent.fields import ConfigError
 from agent.flatten import restore_rng, rng_state
 from agent.learner import Learner, spaces
@@ -133,16 +133,12 @@ class Trainer:
             side_by_side=side_by_side,
             report=lambda ended: self._show(f"evaluation {ended}/{wanted}"),
         )
-        returns = np.array([episode.ret for episode in done])
-        figures = {
-            "eval/return": returns.mean(),
-            "eval/return_std": returns.std(),
-            "eval/length": np.mean([episode.length for episode in done]),
-            "eval/episodes": len(done),
-        }
+        figures = summary(done)
         self.log.log(self.steps, figures)
         self._show()
-        self.progress.note(f"evaluation at {self.steps} steps: return {returns.mean():.2f} over {len(done)} episodes")
+        self.progress.note(
+            f"evaluation at {self.steps} steps: return {figures['eval/return']:.2f} over {len(done)} episodes"
+        )
         self._spent("evaluate", started)
 
     def film(self) -> None:
