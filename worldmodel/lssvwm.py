@@ -1,7 +1,8 @@
 """LSSVWM: the long-context state-space video world model (arXiv 2505.20171) with DreamerV3's categorical latents.
 
 A tokenizer of patches gives a grid of categorical latents; a backbone of block-wise Mamba-2 scans and causal
-local attention, carried over time without end, predicts the next frame's.
+local attention, carried over time without end, predicts the next frame's. Features tell what the frame after will
+show and what reward each action would bring.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from worldmodel import latent
 from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
 from worldmodel.checkpointing import each_frame, mean_over_frames, through_memory
-from worldmodel.heads import TokenMLP, TwoHot
+from worldmodel.foresight import NextReward
+from worldmodel.heads import TokenMLP, TwoHot, symlog
 from worldmodel.mamba2 import kept, pick
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, FullAttention, LocalAttention, Mixer
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
@@ -94,10 +96,14 @@ class LSSVWMConfig:
     """Weight of 1 - SSIM of the decoded frame (images alone)."""
     dynamics_weight: float = 1.0
     """Weight of the KL that moves the prior."""
+    overshoot_weight: float = 0.5
+    """Weight of the KL of what h_t already tells of frame t + 1, so that features show what memory holds for it."""
     representation_weight: float = 0.1
     """Weight of the KL that moves the posterior."""
     reward_weight: float = 1.0
     """Weight of the reward's two-hot cross-entropy."""
+    ahead_weight: float = 1.0
+    """Weight of the squared error of the next reward's symlog, told from a feature and the action after it."""
     continue_weight: float = 1.0
     """Weight of the continue flag's binary cross-entropy."""
     state_weight: float = 1e-3
@@ -117,7 +123,7 @@ class LSSVWM(WorldModel):
             raise ValueError(f"{config.latents} latents cannot be shared out over {self.tokens} tokens evenly")
         self.groups = config.latents // self.tokens
         self.latent_width = self.groups * config.classes
-        self.feature_width = config.width + self.latent_width
+        self.feature_width = config.width + 1 + actions + self.latent_width
         self.decoded_width = self.latent_width if config.tokenizer_apart else self.feature_width
         self.tokenizer: ImageTokenizer | VectorTokenizer
         if image:
@@ -128,12 +134,14 @@ class LSSVWM(WorldModel):
         # logits spread from the start: near-uniform samples tell the decoder little, and stay so for long
         nn.init.normal_(self.posterior.weight, std=2 / config.tokenizer_width**0.5)
         self.backbone = Backbone(self.latent_width, actions, self.tokens, config.width, self._layers(grid), config.mlp)
-        self.prior = nn.Sequential(
-            nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, self.latent_width)
+        self.prior, self.overshoot = (
+            nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, self.latent_width))
+            for _ in range(2)
         )
         self.twohot = TwoHot()
         self.reward_head = TokenMLP(self.tokens, self.feature_width, len(self.twohot.bins), config.units)
         self.continue_head = TokenMLP(self.tokens, self.feature_width, 1, config.units, scale=1.0)
+        self.ahead_head = NextReward(self.tokens, config.width, self.latent_width, actions, config.units)
 
     def _layers(self, grid: tuple[int, int]) -> list[list[Mixer]]:
         c = self.config
@@ -163,6 +171,7 @@ class LSSVWM(WorldModel):
                 "memory": self.backbone.initial(batch),
                 "h": like.new_zeros(batch, self.tokens, self.config.width),
                 "z": like.new_zeros(batch, self.tokens, self.latent_width),
+                "foreseen": like.new_zeros(batch),
             },
             batch_size=[batch],
         )
@@ -171,8 +180,8 @@ class LSSVWM(WorldModel):
         """See `WorldModel`."""
         return self._observe(rows, state, mode)[0]
 
-    def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor]:
-        """The trajectory, and the posterior's log probabilities (B, T, N, G, C)."""
+    def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor, Tensor]:
+        """The trajectory, the posterior's log probabilities (B, T, N, G, C), and foreseen rewards (B, T), in symlog."""
         B, T = rows.batch_size
         segment = self.config.checkpoint_frames
         posterior = self._log_probs(self.posterior(each_frame(self.tokenizer.encode, rows.observation, segment)))
@@ -184,29 +193,50 @@ class LSSVWM(WorldModel):
         h, memories = through_memory(
             self.backbone, before, rows.action * go_on, state["memory"], rows.is_first, block, segment
         )
+        h = h.to(z.dtype)
+        told = self._ahead(h, read)
+        told_before = torch.cat([self._ahead(state["h"], state["z"]).unsqueeze(1), told[:, :-1]], 1)
+        foreseen = self.ahead_head.after(told_before, rows.action) * go_on.squeeze(-1)
         ends = kept(T, block)
-        starts = TensorDict(
-            {"memory": memories, "h": pick(h, ends).to(z.dtype), "z": pick(z, ends)}, batch_size=[B, len(ends)]
-        )
+        kept_frames = {name: pick(x, ends) for name, x in {"h": h, "z": z, "foreseen": foreseen.detach()}.items()}
+        starts = TensorDict({"memory": memories} | kept_frames, batch_size=[B, len(ends)])
         index = torch.tensor(ends, device=z.device)
-        return Trajectory(torch.cat([h.to(z.dtype), z], -1), starts, index, starts[:, -1]), posterior
+        feature = self._feature(h, foreseen, told, z)
+        return Trajectory(feature, starts, index, starts[:, -1]), posterior, foreseen
+
+    def _ahead(self, h: Tensor, z: Tensor) -> Tensor:
+        """What `NextReward` tells of frames (..., N, W), (..., N, Z): (..., 1 + A)"""
+        expected = self._log_probs(self.overshoot(h)).exp().flatten(-2).to(z.dtype)
+        return self.ahead_head(h, z, expected.detach())
+
+    def _feature(self, h: Tensor, foreseen: Tensor, told: Tensor, z: Tensor) -> Tensor:
+        """(..., N, F): h, the reward foreseen of the frame, that foreseen after it for each action, z.
+
+        Rewards stand in each token, and have no gradient. A continuous action's are at 1 in one part and 0 in the rest.
+        """
+        rewards = torch.cat([foreseen.unsqueeze(-1), told[..., :1] + told[..., 1:]], -1).detach()
+        return torch.cat([h, rewards.to(z.dtype).unsqueeze(-2).expand(*h.shape[:-1], -1), z], -1)
 
     def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
         """See `WorldModel`."""
         reset = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
         h, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
         z = latent.sample(self._log_probs(self.prior(h[:, 0])), mode).flatten(-2)
-        return TensorDict({"memory": memories[:, 0], "h": h[:, 0].to(z.dtype), "z": z}, batch_size=[len(action)])
+        foreseen = self.ahead_head.after(self._ahead(state["h"], state["z"]), action).detach()
+        return TensorDict(
+            {"memory": memories[:, 0], "h": h[:, 0].to(z.dtype), "z": z, "foreseen": foreseen}, batch_size=[len(action)]
+        )
 
     def feature(self, state: State) -> Tensor:
         """See `WorldModel`."""
-        return torch.cat([state["h"], state["z"]], -1)
+        told = self._ahead(state["h"], state["z"])
+        return self._feature(state["h"], state["foreseen"], told, state["z"])
 
     def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
         """See `WorldModel`; the names are those of `weights`."""
         if self.training:
             self.tokenizer.update(rows.observation)
-        trajectory, posterior = self._observe(rows, state, mode=False)
+        trajectory, posterior, foreseen = self._observe(rows, state, mode=False)
         feature = trajectory.feature
         prior = self._log_probs(self.prior(feature[..., : self.config.width]))
         dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
@@ -217,13 +247,18 @@ class LSSVWM(WorldModel):
         going = self.continue_head(feature).squeeze(-1)
         # a first row's reward is no consequence of anything: it is 0 by convention and easy
         reward = self.twohot.loss(self.reward_head(feature), rows.reward)
+        follows = (~rows.is_first).to(feature.dtype)  # nothing foretells a first row
+        beyond = self._log_probs(self.overshoot(feature[:, :-1, ..., : self.config.width]))
+        overshoot = latent.kl(posterior[:, 1:].detach(), beyond) * follows[:, 1:]
         regular, figures = self._state_losses(trajectory.starts)
         losses = {
             "reconstruction": reconstruction,
             "perceptual": perceptual,
             "dynamics": dynamics,
+            "overshoot": overshoot.sum() / follows.numel(),
             "representation": representation,
             "reward": reward.mean(),
+            "ahead": ((foreseen - symlog(rows.reward)) ** 2 * follows).mean(),
             "continue": nn.functional.binary_cross_entropy_with_logits(going, continues),
             "state": regular,
         }
@@ -244,12 +279,13 @@ class LSSVWM(WorldModel):
 
     def surprise(self, rows: Rows, state: State) -> Tensor:
         """See `WorldModel`; latents are at their mode."""
-        trajectory, posterior = self._observe(rows, state, mode=True)
+        trajectory, posterior, _ = self._observe(rows, state, mode=True)
         return latent.kl(posterior, self._log_probs(self.prior(trajectory.feature[..., : self.config.width])))
 
     def weights(self) -> dict[str, float]:
         """See `WorldModel`."""
-        names = ["reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state"]
+        frames = ["reconstruction", "perceptual", "dynamics", "overshoot", "representation"]
+        names = [*frames, "reward", "ahead", "continue", "state"]
         return {name: getattr(self.config, f"{name}_weight") for name in names}
 
     def decode(self, feature: Tensor) -> Tensor:

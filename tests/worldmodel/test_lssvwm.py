@@ -8,6 +8,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, random_rows, shake
 from worldmodel import Losses, Rows, Trajectory
+from worldmodel.heads import symlog
 from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
 from worldmodel.tokenizer import ssim
 
@@ -24,13 +25,30 @@ def make(**options: object) -> LSSVWM:
 
 def rows() -> Rows:
     """With episodes that begin and end."""
-    return random_rows("image", B, T, firsts=[(0, 4), (1, 0)])
+    return random_rows("image", B, T, firsts=[(0, 0), (0, 4), (1, 0)])
 
 
 def losses(model: LSSVWM) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
     """From the empty State."""
     torch.manual_seed(0)
     return model.loss(rows(), model.initial(B))
+
+
+def _next_reward(model: LSSVWM, feature: Tensor, given: Rows) -> Tensor:
+    """The loss, row by row: of what the feature before tells; and what features hold of it is as told."""
+    width, head, found = model.config.width, model.ahead_head, []
+    told = torch.zeros(B, T + 1, 1 + ACTIONS)  # at t + 1 by frame t; by the State before the window at 0, and not asked
+    for b in range(B):
+        for t in range(T):
+            h, rewards, z = feature[b, t].split([width, 1 + ACTIONS, model.latent_width], -1)
+            expected = model._log_probs(model.overshoot(h)).exp().flatten(-2)
+            told[b, t + 1] = head(h, z, expected)
+            foreseen = 0 if given.is_first[b, t] else told[b, t, 0] + given.action[b, t] @ told[b, t, 1:]
+            torch.testing.assert_close(rewards, rewards[:1].expand(model.tokens, -1))
+            torch.testing.assert_close(rewards[0, 0], torch.as_tensor(foreseen, dtype=rewards.dtype))
+            torch.testing.assert_close(rewards[0, 1:], told[b, t + 1, 0] + told[b, t + 1, 1:])
+            found.append(0 if given.is_first[b, t] else (foreseen - symlog(given.reward[b, t])) ** 2)
+    return torch.as_tensor(sum(found)) / len(found)
 
 
 def test_the_values_of_losses() -> None:
@@ -43,13 +61,17 @@ def test_the_values_of_losses() -> None:
         posterior = Categorical(logits=model._log_probs(model.posterior(model.tokenizer.encode(given.observation))))
         prior = Categorical(logits=model._log_probs(model.prior(feature[..., :32])))
         divergence = kl_divergence(posterior, prior).sum((-1, -2)).mean()
+        beyond = Categorical(logits=model._log_probs(model.overshoot(feature[:, :-1, ..., :32])))
+        after = kl_divergence(Categorical(probs=posterior.probs[:, 1:]), beyond).sum((-1, -2))
         states = [trajectory.starts["memory", str(i), "0", "ssm"] for i in range(2)]
         want = {
             "reconstruction": ((decoded - truth) ** 2).sum() / (B * T),
             "perceptual": 1 - ssim(decoded, truth),
             "dynamics": divergence,
+            "overshoot": (after * ~given.is_first[:, 1:]).sum() / (B * T),
             "representation": divergence,
             "reward": model.twohot.loss(model.reward_head(feature), given.reward).mean(),
+            "ahead": _next_reward(model, feature, given),
             "continue": F.binary_cross_entropy(model.continues(feature), (~given.terminated).float()),
             "state": torch.stack([0.5 * (s.var() + s.mean() ** 2 - 1 - (s.var() + 1e-6).log()) for s in states]).mean(),
         }
@@ -66,8 +88,10 @@ TAUGHT = {
     "reconstruction": {"encoder", "decoder", "posterior", "backbone"},
     "perceptual": {"encoder", "decoder", "posterior", "backbone"},
     "dynamics": {"encoder", "posterior", "backbone", "prior"},  # through the latents that memory reads
+    "overshoot": {"encoder", "posterior", "backbone", "overshoot"},
     "representation": {"encoder", "posterior"},
     "reward": {"encoder", "posterior", "backbone", "reward_head"},
+    "ahead": {"encoder", "posterior", "backbone", "ahead_head"},  # what is expected stays a forecast of frames
     "continue": {"encoder", "posterior", "backbone", "continue_head"},
     "state": {"encoder", "posterior", "backbone"},
 }

@@ -1,0 +1,44 @@
+"""The reward that each action would bring, told from a frame's feature before one is taken.
+
+Letters: N tokens, W width of h, Z width of a token's latents, A actions.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodel.heads import TokenMLP
+
+
+class NextReward(nn.Module):
+    """(h, z, the next frame's expected latents) -> the reward after, linear in the action; all numbers in symlog.
+
+    What is seen is compared with what is remembered: each token of the frame with each token that memory expects of the
+    next one, by the cosine of one learnt embedding of both, `HEADS` times. Alike latents have like embeddings from the
+    first update on, so that "the same as" takes few rewards to learn; a network that is given both side by side has to
+    find it out for each pair of values.
+    """
+
+    WIDTH, HEADS = 64, 4  # of the embedding
+
+    def __init__(self, tokens: int, width: int, latent_width: int, actions: int, units: int):
+        super().__init__()
+        self.embed = nn.Linear(latent_width, self.WIDTH, bias=False)
+        self.read = TokenMLP(tokens, width + latent_width + tokens * self.HEADS, 1 + actions, units)
+
+    def forward(self, h: Tensor, z: Tensor, expected: Tensor) -> Tensor:
+        """(..., N, W), (..., N, Z) and (..., N, Z) -> (..., 1 + A): a constant, and what each action adds."""
+        return self.read(torch.cat([h, z, self.likeness(z, expected).to(z.dtype)], -1))
+
+    def likeness(self, z: Tensor, expected: Tensor) -> Tensor:
+        """(..., N, Z) twice -> (..., N, N * HEADS) in -1..1: of each token seen to all that are expected."""
+        seen, coming = (
+            F.normalize(self.embed(x).float().unflatten(-1, (self.HEADS, -1)).movedim(-2, -3), dim=-1)
+            for x in (z, expected)
+        )
+        return (seen @ coming.mT).movedim(-3, -1).flatten(-2)
+
+    @staticmethod
+    def after(told: Tensor, action: Tensor) -> Tensor:
+        """What `forward` gives and actions (..., A) -> (...): the reward after, symlog."""
+        return told[..., 0] + (action * told[..., 1:]).sum(-1)
