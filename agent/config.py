@@ -88,8 +88,8 @@ class Config:
 
     env: str = "MemoryMaze"
     """Environment: a name from the list above, or gym:<id>; options after a colon, as in ObjectRecall:delay=20."""
-    preset: Literal["auto", "debug", "cpu", "gpu"] = "auto"
-    """debug (seconds), cpu (2 cores, minutes), gpu (one card); auto picks by the machine."""
+    preset: Literal["auto", "debug", "cpu", "recall", "gpu"] = "auto"
+    """debug (seconds), cpu (2 cores, minutes), recall (the same, to remember and choose), gpu; auto is cpu or gpu."""
     steps: int = 12_000
     """Environment steps in all."""
     seed: int = 0

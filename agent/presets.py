@@ -54,6 +54,38 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.save_every": 1_000,
         "train.video_every": 2_500,
     },
+    # Two cores, half an hour: small pictures in which something must be remembered and chosen. Rewards are few: they
+    # count much, and the policy is kept open until the world model knows what earns them.
+    "recall": {
+        "steps": 130_000,
+        "envs": 32,
+        "worldmodel.width": 64,
+        "worldmodel.tokenizer_apart": True,
+        "worldmodel.tokenizer_layers": 1,
+        "worldmodel.latents": 128,
+        "worldmodel.classes": 16,
+        "worldmodel.block_frames": 4,
+        "worldmodel.reconstruction_weight": 30.0,
+        "worldmodel.dynamics_weight": 10.0,
+        "worldmodel.overshoot_weight": 5.0,
+        "worldmodel.reward_weight": 100.0,
+        "worldmodel.ahead_weight": 100.0,
+        "agent.horizon": 4,
+        "agent.discount_horizon": 20,
+        "agent.entropy": 3e-2,
+        "agent.learning_rate": 5e-4,
+        "replay.batch": 4,
+        "replay.frames": 64,
+        "train.prefill": 4_000,
+        "train.ratio": 8.0,
+        "train.learning_rate": 1e-3,
+        "train.final_rate": 0.3,
+        "train.clip": 1_000.0,
+        "train.eval_every": 10_000,
+        "train.eval_episodes": 50,
+        "train.save_every": 10_000,
+        "train.video_every": 1_000_000,
+    },
     # One card, hours.
     "gpu": {
         "steps": 1_000_000,
@@ -122,6 +154,7 @@ OVERLAYS: dict[tuple[str, Kind], dict[str, Any]] = {
 OTHERS: dict[tuple[str, str], dict[str, Any]] = {
     ("debug", "rssm"): {"worldmodel.hidden": 16, "worldmodel.block_frames": 8},
     ("cpu", "rssm"): {"worldmodel.size": "1M"},
+    ("recall", "rssm"): {"worldmodel.size": "1M", "worldmodel.block_frames": 4},
     ("gpu", "rssm"): {"worldmodel.size": "12M", "train.learning_rate": 1e-4},
 }
 """By preset and world model: what is said, in place of `worldmodel.*` above, for models that are no such stack."""
@@ -131,6 +164,8 @@ MODEL_FREE: dict[tuple[str, Kind], dict[str, Any]] = {
     ("debug", "vector"): {"agent.rollout": 16, "agent.batch": 32, "agent.epochs": 1, "agent.lstm": 16},
     ("cpu", "image"): {"steps": 100_000, "envs": 8, "train.eval_every": 20_000, "train.save_every": 5_000},
     ("cpu", "vector"): {"steps": 100_000, "envs": 8, "train.eval_every": 20_000, "train.save_every": 10_000},
+    ("recall", "image"): {"envs": 8},
+    ("recall", "vector"): {"envs": 8},
     ("gpu", "image"): {"steps": 10_000_000, "envs": 16, "train.eval_every": 500_000, "train.save_every": 100_000},
     ("gpu", "vector"): {"steps": 1_000_000, "train.eval_every": 50_000},
 }
