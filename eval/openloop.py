@@ -54,12 +54,18 @@ def main(argv: Sequence[str]) -> None:
             raise ConfigError(f"{config.env} has no frames to predict")
         mean = mean_image(Replay(arguments.run / "episodes", config.replay.capacity))
         episodes = held_out(learner, config.env, arguments.episodes)
-        windows = [
-            predict(learner, episode, arguments.horizon) for episode in track(episodes, "episodes", "prediction")
-        ]
+        try:
+            windows = [
+                predict(learner, episode, arguments.horizon) for episode in track(episodes, "episodes", "prediction")
+            ]
+        except ValueError as error:
+            raise ConfigError(f"{error}: give a shorter --horizon") from None
     result = score(windows, mean)
     openloop_strip(windows[-1], arguments.run / "plots" / "openloop.png")
-    openloop_video(learner, episodes[-1], arguments.run / "videos" / "heldout.mp4")
+    try:
+        openloop_video(learner, episodes[-1], arguments.run / "videos" / "heldout.mp4")
+    except ValueError as error:
+        print(f"no video: {error}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(result))
     else:

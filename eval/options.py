@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 
+from agent.config import Config
+from agent.fields import fields
+
+PLAIN = {f"--{name.replace('_', '-')}" for name in fields(Config()) if "." not in name}
+"""Options of train_agent.py without a dot: `--preset` and the like."""
+
 
 def joined(argv: Sequence[str], dotted: bool = True) -> list[str]:
     """`--a.b X` as `--a.b=X`: argparse would take X, whose option it does not know, for an argument of its own.
 
-    Not `dotted`: every option is joined with the word that follows it.
+    Not `dotted`: every option is joined with the word that follows it, not those of train_agent.py alone.
     """
     words: list[str] = []
     for word in argv:
         last = words[-1] if words else ""
-        open_ended = last.startswith("--") and "=" not in last and ("." in last or not dotted)
+        open_ended = last.startswith("--") and "=" not in last and ("." in last or last in PLAIN or not dotted)
         if open_ended and not word.startswith("--"):
             words[-1] = f"{last}={word}"
         else:
