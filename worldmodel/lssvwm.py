@@ -110,6 +110,10 @@ class LSSVWMConfig:
     """Weight of the pull of scan states toward a standard normal."""
 
 
+LOUD = 4.0
+"""Of foreseen rewards in a feature: they are few, and mostly near 0, beside an h whose numbers are around 1."""
+
+
 class LSSVWM(WorldModel):
     """See the module's docstring; `shape` is that of one observation, `actions` the width of an action."""
 
@@ -214,7 +218,7 @@ class LSSVWM(WorldModel):
 
         Rewards stand in each token, and have no gradient. A continuous action's are at 1 in one part and 0 in the rest.
         """
-        rewards = torch.cat([foreseen.unsqueeze(-1), told[..., :1] + told[..., 1:]], -1).detach()
+        rewards = LOUD * torch.cat([foreseen.unsqueeze(-1), told[..., :1] + told[..., 1:]], -1).detach()
         return torch.cat([h, rewards.to(z.dtype).unsqueeze(-2).expand(*h.shape[:-1], -1), z], -1)
 
     def dream(self, state: State, action: Tensor, mode: bool = False) -> State:

@@ -9,7 +9,7 @@ from torch.distributions import Categorical, kl_divergence
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, random_rows, shake
 from worldmodel import Losses, Rows, Trajectory
 from worldmodel.heads import symlog
-from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+from worldmodel.lssvwm import LOUD, LSSVWM, LSSVWMConfig
 from worldmodel.tokenizer import ssim
 
 B, T = 2, 9
@@ -44,6 +44,7 @@ def _next_reward(model: LSSVWM, feature: Tensor, given: Rows) -> Tensor:
             expected = model._log_probs(model.overshoot(h)).exp().flatten(-2)
             told[b, t + 1] = head(h, z, expected)
             foreseen = 0 if given.is_first[b, t] else told[b, t, 0] + given.action[b, t] @ told[b, t, 1:]
+            rewards = rewards / LOUD
             torch.testing.assert_close(rewards, rewards[:1].expand(model.tokens, -1))
             torch.testing.assert_close(rewards[0, 0], torch.as_tensor(foreseen, dtype=rewards.dtype))
             torch.testing.assert_close(rewards[0, 1:], told[b, t + 1, 0] + told[b, t + 1, 1:])
