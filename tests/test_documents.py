@@ -81,6 +81,7 @@ SMALL = [
 
 SAYS = [
     (r"train_agent.py --env", r"steps 8\d/80"),
+    (r"quick_tour", r"the same features, True"),
     (r"train_agent.py --help", r"--worldmodel\.blocks"),
     (r"eval.plot", r"returns\.png"),
     (r"eval.report", r"report\.html"),
@@ -108,6 +109,7 @@ LEAVES = [
     ),
     (r"--env MemoryMaze$", [f"{MAZE_RUN}/{name}" for name in ("config.yaml", "metrics.jsonl", "plots/returns.png")]),
     (r"--env MemoryMaze$", [f"{MAZE_RUN}/checkpoints/step-000000080", f"{MAZE_RUN}/videos/openloop.mp4"]),
+    (r"quick_tour", ["runs/quick-tour/dream.png"]),
     (r"eval.plot", ["returns.png"]),
     (r"eval.report", ["report.html"]),
     (r"eval.returns", [f"{RUN}/eval.json"]),
@@ -186,8 +188,9 @@ def small(command: str) -> str:
 
 def environment() -> dict[str, str]:
     """With this Python as `python`, which finds modules in the folder that the command runs in."""
+    sizes = {"UPDATES": "5", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}  # UPDATES: of examples/quick_tour.py
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    return os.environ | {"PATH": path, "PYTHONPATH": "."} | sizes
 
 
 @pytest.fixture(scope="module")
