@@ -29,6 +29,7 @@ from envs.options import check_options, nearest, read_options
 
 if TYPE_CHECKING:
     import gymnasium
+    from gymnasium.envs.registration import EnvSpec
 
     from envs.vector import ForkserverVectorEnv
 
@@ -145,7 +146,9 @@ def _find_path(base: str) -> _Named:
         if outside.has_package(base):
             raise
         # A path, or a name misspelt: both are spoken of.
-        raise CannotImport(f"{error}; the nearest known name is {_nearest_name(base)!r}") from error
+        near = _nearest_name(base)
+        hint = "a package of one's own has to be installed, or its folder in PYTHONPATH"
+        raise CannotImport(f"{error}; the nearest known name is {near!r}; {hint}") from error
 
 
 def _outside(base: str, build: Callable[..., gymnasium.Env]) -> _Named:
@@ -167,9 +170,14 @@ def _nearest_name(name: str) -> str:
     if name in registry:
         return GYM_PREFIX + name
     members = families.installed_names()
-    # A member is known by its name in the family too: `Pong`.
-    known = members | {name: name for name in [*members.values(), *names()]}
+    # A member is known by its name in the family too: `Pong`; Gymnasium's own by theirs without a version: `CartPole`.
+    own = {spec.name: GYM_PREFIX + id for id, spec in registry.items() if _is_gymnasiums(spec)}
+    known = own | members | {name: name for name in [*members.values(), *names()]}
     return known[nearest(name, known)]
+
+
+def _is_gymnasiums(spec: EnvSpec) -> bool:
+    return spec.namespace is None and str(spec.entry_point).startswith("gymnasium.envs.")
 
 
 def _constructor(base: str) -> Callable[..., gymnasium.Env]:

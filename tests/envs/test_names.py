@@ -17,6 +17,8 @@ import envs
         ("ObjectRecal:delay=4..9", "ObjectRecall:delay=4..9"),
         ("scenecut", "SceneCut"),
         ("CartPole-v1", "gym:CartPole-v1"),
+        ("cartpole", "gym:CartPole-v1"),
+        ("Pendulum-v1", "gym:Pendulum-v1"),
         ("gym:CartPol-v1", "gym:CartPole-v1"),
         ("gym:no_such_module:CartPole-v1", "gym:CartPole-v1"),
     ],
