@@ -25,8 +25,8 @@ REFERENCES: dict[str, dict[str, float]] = {
 }
 """Mean returns by environment (Pasukonis et al. 2022, "Evaluating Long-Term Memory in 3D Mazes")."""
 
-RUNNING = 10
-"""Episodes in the running mean."""
+RUNNING, SHARE = 10, 50
+"""Episodes in the running mean: so many at least, and of a long run one in `SHARE` of all."""
 
 
 def plot_returns(runs: Sequence[Path], out: Path) -> None:
@@ -66,10 +66,11 @@ def running_mean(values: np.ndarray, length: int) -> np.ndarray:
 
 def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str) -> None:
     steps, returns = series(rows, "episode/return")
-    axes.plot(steps, returns, ".", color=colour, markersize=5, alpha=0.4, markeredgewidth=0)
+    alpha = min(0.4, 100 / max(1, len(returns)))  # thousands of points must not hide the curves
+    axes.plot(steps, returns, ".", color=colour, markersize=5, alpha=alpha, markeredgewidth=0)
     axes.plot(
         steps,
-        running_mean(returns, RUNNING),
+        running_mean(returns, max(RUNNING, len(returns) // SHARE)),
         color=colour,
         linewidth=1.3,
         alpha=0.8,
