@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from worldmodel.heads import TokenMLP
 
+LOUD = 4.0
+"""Of numbers that matter beside many more around 1: foreseen rewards in a feature, likeness among what tells them."""
+
 
 class NextReward(nn.Module):
     """(h, z, the next frame's expected latents) -> the reward after, linear in the action; all numbers in symlog.
@@ -20,6 +23,7 @@ class NextReward(nn.Module):
     """
 
     WIDTH, HEADS = 64, 4  # of the embedding
+    LEAST = 0.01  # weight of a row in which no reward is foreseen
 
     def __init__(self, tokens: int, width: int, latent_width: int, actions: int, units: int):
         super().__init__()
@@ -28,7 +32,7 @@ class NextReward(nn.Module):
 
     def forward(self, h: Tensor, z: Tensor, expected: Tensor) -> Tensor:
         """(..., N, W), (..., N, Z) and (..., N, Z) -> (..., 1 + A): a constant, and what each action adds."""
-        return self.read(torch.cat([h, z, self.likeness(z, expected).to(z.dtype)], -1))
+        return self.read(torch.cat([h, z, LOUD * self.likeness(z, expected).to(z.dtype)], -1))
 
     def likeness(self, z: Tensor, expected: Tensor) -> Tensor:
         """(..., N, Z) twice -> (..., N, N * HEADS) in -1..1: of each token seen to all that are expected."""
@@ -42,3 +46,13 @@ class NextReward(nn.Module):
     def after(told: Tensor, action: Tensor) -> Tensor:
         """What `forward` gives and actions (..., A) -> (...): the reward after, symlog."""
         return told[..., 0] + (action * told[..., 1:]).sum(-1)
+
+    def loss(self, told: Tensor, action: Tensor, reward: Tensor, counts: Tensor) -> Tensor:
+        """The squared error () of `after`; reward (...) in symlog, and 1 in counts (...) where a row counts, else 0.
+
+        Rows count by the largest reward that was foreseen in them, whatever the action taken: where rewards are rare,
+        the many rows in which nothing can be earned would drown the few in which something can. (Weighed by rewards
+        met as well, the error would be least at too large an expectation.)
+        """
+        weight = counts * ((told[..., :1] + told[..., 1:]).abs().amax(-1).detach() + self.LEAST)
+        return (weight * (self.after(told, action) - reward) ** 2).sum() / weight.sum().clamp_min(1e-8)

@@ -18,7 +18,7 @@ from worldmodel import latent
 from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
 from worldmodel.checkpointing import each_frame, mean_over_frames, through_memory
-from worldmodel.foresight import NextReward
+from worldmodel.foresight import LOUD, NextReward
 from worldmodel.heads import TokenMLP, TwoHot, symlog
 from worldmodel.mamba2 import kept, pick
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, FullAttention, LocalAttention, Mixer
@@ -110,10 +110,6 @@ class LSSVWMConfig:
     """Weight of the pull of scan states toward a standard normal."""
 
 
-LOUD = 4.0
-"""Of foreseen rewards in a feature: they are few, and mostly near 0, beside an h whose numbers are around 1."""
-
-
 class LSSVWM(WorldModel):
     """See the module's docstring; `shape` is that of one observation, `actions` the width of an action."""
 
@@ -185,7 +181,8 @@ class LSSVWM(WorldModel):
         return self._observe(rows, state, mode)[0]
 
     def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor, Tensor]:
-        """The trajectory, the posterior's log probabilities (B, T, N, G, C), and foreseen rewards (B, T), in symlog."""
+        """The trajectory, the posterior's log probabilities (B, T, N, G, C), and what each row's frame before told of
+        its reward (B, T, 1 + A)."""
         B, T = rows.batch_size
         segment = self.config.checkpoint_frames
         posterior = self._log_probs(self.posterior(each_frame(self.tokenizer.encode, rows.observation, segment)))
@@ -206,7 +203,7 @@ class LSSVWM(WorldModel):
         starts = TensorDict({"memory": memories} | kept_frames, batch_size=[B, len(ends)])
         index = torch.tensor(ends, device=z.device)
         feature = self._feature(h, foreseen, told, z)
-        return Trajectory(feature, starts, index, starts[:, -1]), posterior, foreseen
+        return Trajectory(feature, starts, index, starts[:, -1]), posterior, told_before
 
     def _ahead(self, h: Tensor, z: Tensor) -> Tensor:
         """What `NextReward` tells of frames (..., N, W), (..., N, Z): (..., 1 + A)"""
@@ -240,7 +237,7 @@ class LSSVWM(WorldModel):
         """See `WorldModel`; the names are those of `weights`."""
         if self.training:
             self.tokenizer.update(rows.observation)
-        trajectory, posterior, foreseen = self._observe(rows, state, mode=False)
+        trajectory, posterior, told = self._observe(rows, state, mode=False)
         feature = trajectory.feature
         prior = self._log_probs(self.prior(feature[..., : self.config.width]))
         dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
@@ -262,7 +259,7 @@ class LSSVWM(WorldModel):
             "overshoot": overshoot.sum() / follows.numel(),
             "representation": representation,
             "reward": reward.mean(),
-            "ahead": ((foreseen - symlog(rows.reward)) ** 2 * follows).mean(),
+            "ahead": self.ahead_head.loss(told, rows.action, symlog(rows.reward), follows),
             "continue": nn.functional.binary_cross_entropy_with_logits(going, continues),
             "state": regular,
         }

@@ -35,10 +35,13 @@ class Mamba2(nn.Module):
         self.mixed = inner + 2 * state  # channels that the convolution sees: x, B, C
         self.in_proj = nn.Linear(width, inner + self.mixed + self.heads, bias=False)
         self.conv1d = nn.Conv1d(self.mixed, self.mixed, TAPS, groups=self.mixed)
-        # dt starts log-uniform in 0.001..0.1 a step of time and A uniform in -16..-1, as published
-        dt = torch.exp(torch.rand(self.heads) * math.log(100.0) + math.log(1e-3)) / positions
+        # Heads start out to forget over 4 to 256 steps of time, evenly by the logarithm, and all write strongly: dt is
+        # log-uniform in 0.1..1 a step. (As published, dt in 0.001..0.1 and A in -16..-1 are drawn apart: a head that
+        # keeps for long writes next to nothing, and whether there is one is chance.)
+        forget = torch.logspace(math.log10(4.0), math.log10(256.0), self.heads) * positions
+        dt = torch.exp((torch.rand(self.heads) - 1) * math.log(10.0)) / positions
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
-        self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
+        self.A_log = nn.Parameter(-(forget * dt).log())
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = RMSNorm(inner, eps=1e-5)
         self.out_proj = nn.Linear(inner, width, bias=False)

@@ -102,10 +102,13 @@ def _scan_one(
     """`scan_torch` of one position: the recurrence itself, which acting and dreaming run once a frame."""
     dt = dt[:, 0].to(state.dtype)  # (b, H)
     decay = (dt * A.to(state.dtype)).exp() * ~reset  # (b, H)
-    added = (dt.unsqueeze(-1) * x[:, 0].to(state.dtype)).unsqueeze(-1) * B.to(state.dtype).unsqueeze(1)
-    state = state * decay[..., None, None] + added  # (b, H, P, S)
-    y = (state * C.to(state.dtype).unsqueeze(1)).sum(-1)  # (b, H, P)
-    return y.to(x.dtype).unsqueeze(1), state.unsqueeze(1)
+    written = dt.unsqueeze(-1) * x[:, 0].to(state.dtype)  # (b, H, P)
+    # states are large: each line goes over them once
+    state = state * decay[..., None, None]
+    state = torch.addcmul(state, written.unsqueeze(-1), B.to(state.dtype).unsqueeze(1))  # (b, H, P, S)
+    with torch.autocast(x.device.type, enabled=False):  # which would copy the state in half precision
+        y = state.flatten(1, 2) @ C.to(state.dtype).transpose(1, 2)  # (b, H * P, 1)
+    return y.view_as(x).to(x.dtype), state.unsqueeze(1)
 
 
 def scan_kernel(

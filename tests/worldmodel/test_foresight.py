@@ -52,3 +52,21 @@ def test_what_was_shown_is_told_among_four_from_the_reward_of_one_action() -> No
     with torch.no_grad():
         found, right = told(500)
     assert (found[:, 1:].argmax(-1) == right).float().mean() > 0.9
+
+
+def test_rows_in_which_nothing_is_foreseen_hardly_count_and_do_not_bias() -> None:
+    head = NextReward(1, 2, 3, 2, 8)
+    told = torch.tensor([[0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])  # two rows: the second action may earn 0.5, nothing may
+    action = torch.eye(2)[[0, 1]]
+    reward = torch.tensor([1.0, 2.0])
+    loss = head.loss(told, action, reward, torch.ones(2))
+    torch.testing.assert_close(loss, torch.tensor((0.51 * 1 + 0.01 * 4) / 0.52))
+    torch.testing.assert_close(head.loss(told, action, reward, torch.tensor([0.0, 1.0])), torch.tensor(4.0))
+    assert head.loss(told, action, reward, torch.zeros(2)) == 0
+    # a reward of 1 in one of four: the least error is at its mean
+    told = torch.full((4, 3), 0.25, requires_grad=True)
+    (gradient,) = torch.autograd.grad(
+        head.loss(told * torch.tensor([1.0, 0, 0]), action[[0, 0, 0, 0]], torch.tensor([1.0, 0, 0, 0]), torch.ones(4)),
+        told,
+    )
+    torch.testing.assert_close(gradient.sum(), torch.tensor(0.0))

@@ -8,8 +8,9 @@ from torch.distributions import Categorical, kl_divergence
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, random_rows, shake
 from worldmodel import Losses, Rows, Trajectory
+from worldmodel.foresight import LOUD
 from worldmodel.heads import symlog
-from worldmodel.lssvwm import LOUD, LSSVWM, LSSVWMConfig
+from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
 from worldmodel.tokenizer import ssim
 
 B, T = 2, 9
@@ -48,8 +49,11 @@ def _next_reward(model: LSSVWM, feature: Tensor, given: Rows) -> Tensor:
             torch.testing.assert_close(rewards, rewards[:1].expand(model.tokens, -1))
             torch.testing.assert_close(rewards[0, 0], torch.as_tensor(foreseen, dtype=rewards.dtype))
             torch.testing.assert_close(rewards[0, 1:], told[b, t + 1, 0] + told[b, t + 1, 1:])
-            found.append(0 if given.is_first[b, t] else (foreseen - symlog(given.reward[b, t])) ** 2)
-    return torch.as_tensor(sum(found)) / len(found)
+            if not given.is_first[b, t]:
+                weight = max(abs(told[b, t, 0] + told[b, t, 1 + a]) for a in range(ACTIONS)) + 0.01
+                found.append(torch.stack([weight, weight * (foreseen - symlog(given.reward[b, t])) ** 2]))
+    weights, errors = torch.stack(found).T
+    return errors.sum() / weights.sum()
 
 
 def test_the_values_of_losses() -> None:

@@ -1,5 +1,7 @@
 """The Mamba-2 layer against transformers' own with the same weights; its memory; its resets."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -176,3 +178,20 @@ def test_both_convolutions_agree(b: int, length: int, channels: int, share: floa
     gradient = torch.randn_like(want)
     parts = (past, weight, bias)
     torch.testing.assert_close(torch.autograd.grad(got, parts, gradient), torch.autograd.grad(want, parts, gradient))
+
+
+@pytest.mark.parametrize("positions", [1, 4, 16])
+def test_heads_start_out_to_forget_over_4_to_256_steps(positions: int) -> None:
+    torch.manual_seed(0)
+    module = Mamba2(WIDTH * 2, EXPAND, HEAD_WIDTH, STATE, positions)  # 8 heads
+    for name in ("in_proj.weight", "conv1d.bias"):  # nothing is written, and dt is what it starts from
+        torch.nn.init.zeros_(module.get_parameter(name))
+    for steps in (4, 256):
+        full = module.initial(1)
+        full["ssm"] += 1
+        u = torch.zeros(1, steps * positions, WIDTH * 2)
+        left = module(u, full, never(1, steps * positions), steps * positions)[1]["ssm"][0, -1, :, 0, 0]
+        want = torch.tensor([math.exp(-steps / 4 ** (1 + 3 * head / 7)) for head in range(8)])
+        torch.testing.assert_close(left, want, rtol=1e-3, atol=1e-6)
+    dt = torch.nn.functional.softplus(module.dt_bias) * positions
+    assert (dt > 0.09).all() and (dt < 1.01).all()
