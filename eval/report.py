@@ -91,13 +91,13 @@ def _summary(runs: Sequence[Run]) -> str:
         )
         surprise = run.last("model/surprise")
         rows.append([
-            run.name, run.config.env, run.config.worldmodel.name, run.config.seed, f"{steps:,} {run.unit}",
+            run.name, run.config.env, run.taught, run.config.seed, f"{steps:,} {run.unit}",
             "" if last is None else f"{last:.2f}", interval, "" if surprise is None else f"{surprise:.2f}",
         ])  # fmt: skip
     head = [
         "run",
         "environment",
-        "world model",
+        "world model or agent",
         "seed",
         "length",
         "last evaluation",
@@ -204,9 +204,7 @@ def _states(runs: Sequence[Run]) -> Iterator[str]:
         )
     for run in runs:
         if not figures.names([run], figures.NORM):
-            yield missing(
-                f"{run.name} logs no scan states: {run.config.worldmodel.name} has none, or nothing was learnt yet"
-            )
+            yield missing(f"{run.name} logs no scan states: {run.taught} has none, or nothing was learnt yet")
 
 
 def _retention(runs: Sequence[Run]) -> Iterator[str]:

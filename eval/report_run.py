@@ -11,6 +11,7 @@ import numpy as np
 from agent.config import Config
 from agent.fields import ConfigError
 from agent.plots import run_names, series
+from agent.ppo import PPOConfig
 from agent.run import stored_config
 from agent.runlog import Row, read_metrics
 from eval import statistics
@@ -30,6 +31,11 @@ class Run:
     evaluations: list[dict[str, Any]]
     """eval.json first, then those with wiped memory."""
     retention: dict[str, Any] | None
+
+    @property
+    def taught(self) -> str:
+        """Its world model; the agent, where it has none."""
+        return self.config.agent.name if isinstance(self.config.agent, PPOConfig) else self.config.worldmodel.name
 
     @property
     def unit(self) -> str:

@@ -15,6 +15,7 @@ import envs
 from agent import checkpoint, presets
 from agent.config import Config
 from agent.learner import Learner, spaces
+from agent.ppo import PPOConfig
 from agent.run import open_run
 from eval.report import main, report
 from eval.report_run import seconds, speed, with_interval
@@ -220,3 +221,10 @@ def test_an_evaluation_without_intervals_gets_them():
     found = with_interval({"returns": [2.0, 2.0, 2.0]})
     assert found["mean"] == 2.0 and tuple(found["mean_interval"]) == (2.0, 2.0)
     assert with_interval({"returns": [1.0], "mean": 1.0, "mean_interval": [0.5, 1.5]})["mean_interval"] == [0.5, 1.5]
+
+
+def test_a_baseline_is_called_by_its_agent(tmp_path):
+    open_run(presets.apply("debug", "vector", Config(env="gym:CartPole-v1", agent=PPOConfig(), run_dir=str(tmp_path))))
+    report([tmp_path], tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    assert f" {PPOConfig().name} " in page.text
