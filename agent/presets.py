@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Two cores, half an hour: small pictures in which something must be remembered and chosen. Rewards are few: they
     # count much, and the policy is kept open until the world model knows what earns them.
     "recall": {
-        "steps": 110_000,
+        "steps": 115_000,
         "envs": 32,
         "worldmodel.width": 64,
         "worldmodel.tokenizer_apart": True,
@@ -73,7 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "worldmodel.ahead_weight": 5.0,
         "agent.horizon": 8,
         "agent.discount_horizon": 20,
-        "agent.entropy": 3e-2,
+        "agent.entropy": 0.1,
         "agent.learning_rate": 5e-4,
         "replay.batch": 4,
         "replay.frames": 64,
