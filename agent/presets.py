@@ -54,7 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.save_every": 1_000,
         "train.video_every": 2_500,
     },
-    # Two cores, half an hour: small pictures in which something must be remembered and chosen. Rewards are few: they
+    # Two cores, three quarters of an hour: small pictures in which something must be remembered and chosen. Rewards are few: they
     # count much, and the policy is kept open until the world model knows what earns them.
     "recall": {
         "steps": 115_000,

@@ -227,4 +227,5 @@ def test_a_baseline_is_called_by_its_agent(tmp_path):
     open_run(presets.apply("debug", "vector", Config(env="gym:CartPole-v1", agent=PPOConfig(), run_dir=str(tmp_path))))
     report([tmp_path], tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
-    assert f" {PPOConfig().name} " in page.text
+    summary = f"gym:CartPole-v1 {PPOConfig().name} 0"  # environment, agent, seed
+    assert summary in " ".join(page.text.split())
