@@ -54,8 +54,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.save_every": 1_000,
         "train.video_every": 2_500,
     },
-    # Two cores, three quarters of an hour: small pictures in which something must be remembered and chosen. Rewards are few: they
-    # count much, and the policy is kept open until the world model knows what earns them.
+    # Two cores, three quarters of an hour: small pictures in which something must be remembered and chosen. Rewards are
+    # few: they count much, and the policy is kept open until the world model knows what earns them.
     "recall": {
         "steps": 115_000,
         "envs": 32,
