@@ -22,6 +22,7 @@ from worldmodel.foresight import LOUD, NextReward
 from worldmodel.heads import TokenMLP, TwoHot, symlog
 from worldmodel.mamba2 import kept, pick
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, FullAttention, LocalAttention, Mixer
+from worldmodel.norm import moments
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
 
 STACKS: dict[str, tuple[str, ...]] = {
@@ -172,6 +173,7 @@ class LSSVWM(WorldModel):
                 "h": like.new_zeros(batch, self.tokens, self.config.width),
                 "z": like.new_zeros(batch, self.tokens, self.latent_width),
                 "foreseen": like.new_zeros(batch),
+                "told": like.new_zeros(batch, 1 + self.actions),
             },
             batch_size=[batch],
         )
@@ -196,10 +198,11 @@ class LSSVWM(WorldModel):
         )
         h = h.to(z.dtype)
         told = self._ahead(h, read)
-        told_before = torch.cat([self._ahead(state["h"], state["z"]).unsqueeze(1), told[:, :-1]], 1)
+        told_before = torch.cat([state["told"].unsqueeze(1), told[:, :-1]], 1)
         foreseen = self.ahead_head.after(told_before, rows.action) * go_on.squeeze(-1)
         ends = kept(T, block)
-        kept_frames = {name: pick(x, ends) for name, x in {"h": h, "z": z, "foreseen": foreseen.detach()}.items()}
+        frames = {"h": h, "z": z, "foreseen": foreseen.detach(), "told": told.detach()}
+        kept_frames = {name: pick(x, ends) for name, x in frames.items()}
         starts = TensorDict({"memory": memories} | kept_frames, batch_size=[B, len(ends)])
         index = torch.tensor(ends, device=z.device)
         feature = self._feature(h, foreseen, told, z)
@@ -223,15 +226,14 @@ class LSSVWM(WorldModel):
         reset = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
         h, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
         z = latent.sample(self._log_probs(self.prior(h[:, 0])), mode).flatten(-2)
-        foreseen = self.ahead_head.after(self._ahead(state["h"], state["z"]), action).detach()
-        return TensorDict(
-            {"memory": memories[:, 0], "h": h[:, 0].to(z.dtype), "z": z, "foreseen": foreseen}, batch_size=[len(action)]
-        )
+        h = h[:, 0].to(z.dtype)
+        foreseen, told = self.ahead_head.after(state["told"], action), self._ahead(h, z).detach()
+        frame = {"h": h, "z": z, "foreseen": foreseen, "told": told}
+        return TensorDict({"memory": memories[:, 0]} | frame, batch_size=[len(action)])
 
     def feature(self, state: State) -> Tensor:
         """See `WorldModel`."""
-        told = self._ahead(state["h"], state["z"])
-        return self._feature(state["h"], state["foreseen"], told, state["z"])
+        return self._feature(state["h"], state["foreseen"], state["told"], state["z"])
 
     def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
         """See `WorldModel`; the names are those of `weights`."""
@@ -272,10 +274,10 @@ class LSSVWM(WorldModel):
         pulls, figures = [], {}
         memories = [starts["memory", str(i), "0"] for i in range(self.config.layers)]
         for i, s in enumerate(memory["ssm"] for memory in memories if "ssm" in memory.keys()):
-            var, mean = torch.var_mean(s)
+            mean, var = moments(s)
             pulls.append(0.5 * (var + mean**2 - 1 - (var + 1e-6).log()))
             figures[f"state/{i}/mean"], figures[f"state/{i}/variance"] = mean.detach(), var.detach()
-            figures[f"state/{i}/norm"] = s.detach().flatten(2).norm(dim=-1).mean()
+            figures[f"state/{i}/norm"] = torch.linalg.vector_norm(s.detach(), dim=tuple(range(2, s.ndim))).mean()
         return (torch.stack(pulls).mean() if pulls else starts["h"].new_zeros(())), figures
 
     def surprise(self, rows: Rows, state: State) -> Tensor:

@@ -103,9 +103,9 @@ def _scan_one(
     dt = dt[:, 0].to(state.dtype)  # (b, H)
     decay = (dt * A.to(state.dtype)).exp() * ~reset  # (b, H)
     written = dt.unsqueeze(-1) * x[:, 0].to(state.dtype)  # (b, H, P)
-    # states are large: each line goes over them once
-    state = state * decay[..., None, None]
-    state = torch.addcmul(state, written.unsqueeze(-1), B.to(state.dtype).unsqueeze(1))  # (b, H, P, S)
+    # states are large: each line goes over them once, and one alone is allocated
+    added = written.unsqueeze(-1) * B.to(state.dtype).unsqueeze(1)  # (b, H, P, S)
+    state = added.addcmul_(state, decay[..., None, None])
     with torch.autocast(x.device.type, enabled=False):  # which would copy the state in half precision
         y = state.flatten(1, 2) @ C.to(state.dtype).transpose(1, 2)  # (b, H * P, 1)
     return y.view_as(x).to(x.dtype), state.unsqueeze(1)

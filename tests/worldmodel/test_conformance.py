@@ -200,8 +200,9 @@ def test_dreaming_and_observing_are_one_transition(world: World) -> None:
             state = world.model.dream(trajectory.starts[:, k], rows.action[:, t + 1])
         met = world.observe(rows[:, : t + 2]).final
         torch.testing.assert_close(state["h"], met["h"], atol=1e-4, rtol=0)
-        state["z"] = met["z"]
-        assert_close(state, met)  # and goes on like it, its latents given
+        for name in {"z", "told"} & set(met.keys()):  # and goes on like it, given its latents and what they tell
+            state[name] = met[name]
+        assert_close(state, met)
 
 
 def test_dreams_can_start_at_an_index_of_states(world: World) -> None:
