@@ -15,6 +15,7 @@ class RMSNorm(nn.RMSNorm):
         weight = self.weight if self.weight.dtype == x.dtype else self.weight.to(x.dtype)
         if x.is_cuda:
             return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+        assert self.eps is not None
         return _RMSNorm.apply(x, weight, self.eps) if torch.is_grad_enabled() else _normal(x, weight, self.eps)[0]
 
 
