@@ -16,10 +16,10 @@ LOUD = 4.0
 class NextReward(nn.Module):
     """(h, z, the next frame's expected latents) -> the reward after, linear in the action; all numbers in symlog.
 
-    What is seen is compared with what is remembered: each token of the frame with each token that memory expects of the
-    next one, by the cosine of one learnt embedding of both, `HEADS` times. Alike latents have like embeddings from the
-    first update on, so that "the same as" takes few rewards to learn; a network that is given both side by side has to
-    find it out for each pair of values.
+    What is seen is compared with what is remembered: each token of the frame with all that memory expects of the next
+    one, by the cosine of one learnt embedding of both, `HEADS` times; what counts is the likest. Alike latents have like
+    embeddings from the first update on, so that "the same as", wherever it was, takes few rewards to learn; a network
+    that is given both side by side has to find it out for each pair of values, and of places.
     """
 
     WIDTH, HEADS = 64, 4  # of the embedding
@@ -28,19 +28,19 @@ class NextReward(nn.Module):
     def __init__(self, tokens: int, width: int, latent_width: int, actions: int, units: int):
         super().__init__()
         self.embed = nn.Linear(latent_width, self.WIDTH, bias=False)
-        self.read = TokenMLP(tokens, width + latent_width + tokens * self.HEADS, 1 + actions, units)
+        self.read = TokenMLP(tokens, width + latent_width + self.HEADS, 1 + actions, units)
 
     def forward(self, h: Tensor, z: Tensor, expected: Tensor) -> Tensor:
         """(..., N, W), (..., N, Z) and (..., N, Z) -> (..., 1 + A): a constant, and what each action adds."""
         return self.read(torch.cat([h, z, LOUD * self.likeness(z, expected).to(z.dtype)], -1))
 
     def likeness(self, z: Tensor, expected: Tensor) -> Tensor:
-        """(..., N, Z) twice -> (..., N, N * HEADS) in -1..1: of each token seen to all that are expected."""
+        """(..., N, Z) twice -> (..., N, HEADS) in -1..1: of each token seen to the likest of those expected."""
         seen, coming = (
             F.normalize(self.embed(x).float().unflatten(-1, (self.HEADS, -1)).movedim(-2, -3), dim=-1)
             for x in (z, expected)
         )
-        return (seen @ coming.mT).movedim(-3, -1).flatten(-2)
+        return (seen @ coming.mT).amax(-1).mT
 
     @staticmethod
     def after(told: Tensor, action: Tensor) -> Tensor:

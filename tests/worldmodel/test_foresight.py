@@ -10,24 +10,23 @@ from worldmodel.heads import symlog
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 3))
-def test_likeness_is_of_each_token_to_each(tokens: int, latents: int, seed: int) -> None:
+def test_likeness_is_of_each_token_to_the_likest_expected(tokens: int, latents: int, seed: int) -> None:
     torch.manual_seed(seed)
     head = NextReward(tokens, 3, latents, 2, 8)
     z, expected = torch.randn(2, tokens, latents), torch.randn(2, tokens, latents)
-    got = head.likeness(z, expected).unflatten(-1, (tokens, head.HEADS))
+    got = head.likeness(z, expected)
     part = head.WIDTH // head.HEADS
     for k in range(head.HEADS):
         weight = head.embed.weight[k * part : (k + 1) * part]
         for i in range(tokens):
-            for j in range(tokens):
-                want = torch.cosine_similarity(z[:, i] @ weight.T, expected[:, j] @ weight.T, dim=-1)
-                torch.testing.assert_close(got[:, i, j, k], want)
-    same = head.likeness(z, z).unflatten(-1, (tokens, head.HEADS)).diagonal(dim1=1, dim2=2)
+            pairs = [torch.cosine_similarity(z[:, i] @ weight.T, expected[:, j] @ weight.T) for j in range(tokens)]
+            torch.testing.assert_close(got[:, i, k], torch.stack(pairs).amax(0))
+    same = head.likeness(z, z.flip(1))
     torch.testing.assert_close(same, torch.ones_like(same))
 
 
 def test_what_was_shown_is_told_among_four_from_the_reward_of_one_action() -> None:
-    """Colours as one-hot latents; memory expects one of them, four patches show four; 1,200 batches of 16."""
+    """Colours as one-hot latents; memory expects one of them anywhere, four patches show four; 100 batches of 16."""
     torch.manual_seed(0)
     colours, patches = 8, 4
     head = NextReward(patches + 1, 2, colours, patches, 64)
@@ -35,13 +34,13 @@ def test_what_was_shown_is_told_among_four_from_the_reward_of_one_action() -> No
 
     def told(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         offered = torch.rand(batch, colours).argsort(-1)[:, :patches]
-        right = torch.randint(patches, (batch,))
+        right, place, rows = torch.randint(patches, (batch,)), torch.randint(patches + 1, (batch,)), torch.arange(batch)
         eye = torch.eye(colours)
         z, expected = torch.zeros(2, batch, patches + 1, colours)
-        z[:, :patches], expected[:, patches] = eye[offered], eye[offered[torch.arange(batch), right]]
+        z[:, :patches], expected[rows, place] = eye[offered], eye[offered[rows, right]]
         return head(torch.zeros(batch, patches + 1, 2), z, expected), right
 
-    for _ in range(1200):
+    for _ in range(100):
         found, right = told(16)
         taken = torch.randint(patches, (16,))
         reward = symlog((taken == right).float())
