@@ -17,7 +17,7 @@ class NextReward(nn.Module):
     """(h, z, the next frame's expected latents) -> the reward after, linear in the action; all numbers in symlog.
 
     What is seen is compared with what is remembered: each token of the frame with all that memory expects of the next
-    one, by the cosine of one learnt embedding of both, `HEADS` times; what counts is the likest. Alike latents have like
+    one, by the cosine of one learnt embedding of both, `HEADS` times; the likest counts. Alike latents have like
     embeddings from the first update on, so that "the same as", wherever it was, takes few rewards to learn; a network
     that is given both side by side has to find it out for each pair of values, and of places.
     """
