@@ -204,7 +204,7 @@ class _Recall(gymnasium.Env[np.ndarray, np.int64]):
         self._distractor.move(int(action), self.np_random)
         self._now += 1
         image, info = self._observe()
-        return image, reward, False, self._now == len(self._frames) - 1, info
+        return image, reward, self._now == len(self._frames) - 1, False, info
 
     def _reward(self, phase: int, action: int) -> float:
         """Of an action taken upon a frame of this phase."""
@@ -229,7 +229,7 @@ class ObjectRecall(_Recall):
     """An object is shown, gone, and back at the same place in the same colour; reward is always 0.
 
     Observation: (size, size, 3) uint8. Actions: push the distractor right, up, left, down. An episode is
-    shown + delay + back frames, with the reset's, and ends truncated.
+    shown + delay + back frames, with the reset's, and terminates: nothing follows that could be worth anything.
 
     Args:
         size: pixels a side, a multiple of 4 from 32 to 64.

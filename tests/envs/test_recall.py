@@ -23,11 +23,11 @@ def play(env, seed=None, actions=None):
     """An episode's frames (L, H, W, 3), labels {name: (L, ...)} and rewards (L,); actions are the same if not given."""
     rng = np.random.default_rng(0)
     frame, info = env.reset(seed=seed)
-    frames, infos, rewards, truncated = [frame], [info], [0.0], False
-    while not truncated:
+    frames, infos, rewards, over = [frame], [info], [0.0], False
+    while not over:
         action = rng.integers(env.action_space.n) if actions is None else actions[len(frames) - 1]
-        frame, reward, terminated, truncated, info = env.step(action)
-        assert not terminated
+        frame, reward, over, truncated, info = env.step(action)
+        assert not truncated
         frames.append(frame)
         infos.append(info)
         rewards.append(reward)
@@ -212,10 +212,10 @@ def test_frames_and_labels_are_not_shared(name):
     env, other = envs.make(name, labels=True, delay=3), envs.make(name, labels=True, delay=3)
     expected = play(other, 2)
     frames, infos = zip(env.reset(seed=2), strict=True)
-    rng, truncated = np.random.default_rng(0), False
-    while not truncated:
+    rng, over = np.random.default_rng(0), False
+    while not over:
         kept = frames[-1].copy()
-        frame, _, _, truncated, info = env.step(rng.integers(4))
+        frame, _, over, _, info = env.step(rng.integers(4))
         np.testing.assert_array_equal(frames[-1], kept)
         frames, infos = (*frames, frame.copy()), (*infos, {k: v.copy() for k, v in info.items()})
         frame[:] = 7
@@ -407,8 +407,8 @@ def test_in_worker_processes():
         for row in range(len(frames)):
             np.testing.assert_array_equal(observations[1], frames[row])
             assert all(infos[key][1] == labels[key][row] and infos[key].dtype == np.int64 for key in labels)
-            observations, reward, _, truncated, infos = vector.step(np.full(2, row % 4))
+            observations, reward, over, _, infos = vector.step(np.full(2, row % 4))
             if row + 1 < len(frames):
-                assert reward[1] == rewards[row + 1] and truncated[1] == (row + 2 == len(frames))
+                assert reward[1] == rewards[row + 1] and over[1] == (row + 2 == len(frames))
     finally:
         vector.close()
