@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Two cores, three quarters of an hour: small pictures in which something must be remembered and chosen. Rewards are
     # few: they count much, and the policy is kept open until the world model knows what earns them.
     "recall": {
-        "steps": 95_000,
+        "steps": 120_000,
         "envs": 32,
         "worldmodel.width": 64,
         "worldmodel.tokenizer_apart": True,
