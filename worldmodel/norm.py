@@ -53,7 +53,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Moments(torch.autograd.Function):
-    """Goes over x seldom, for what is as large as the states of a scan; torch's own is five times slower."""
+    """Goes over x seldom, for what is as large as the states of a scan; torch's own is slower."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
