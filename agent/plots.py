@@ -54,8 +54,8 @@ def draw_returns(axes: Axes, runs: Sequence[Path]) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     columns = 1 if max(map(len, names)) > 40 else 2
-    # above the curves, where it hides none
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=8, frameon=False)
+    # above the curves and what is off scale, where it hides neither
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.04), ncols=columns, fontsize=8, frameon=False)
 
 
 def running_mean(values: np.ndarray, length: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from agent.plots import PALETTE, draw_returns, series
@@ -52,14 +53,26 @@ def returns(runs: Sequence[Run], small: bool) -> Figure:
             mean = evaluation["mean"]
             axes.errorbar(
                 [evaluation["step"]], [mean], [[mean - low], [high - mean]], fmt="D", color=colour(index), capsize=4,
-                markersize=6, markeredgecolor="black", label=f"{run.name}: checkpoint, 95 %",
+                markersize=6, markeredgecolor="black",
             )  # fmt: skip
             axes.set_ylim(top=max(axes.get_ylim()[1], high * 1.05))
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_fontsize(8)
     axes.tick_params(labelsize=7)
     axes.locator_params(axis="x", nbins=5)
-    axes.legend(loc="best", fontsize=6 if small else 7.5, frameon=True, framealpha=0.85, edgecolor="none")
+    # The page has its own legend of runs and colours.
+    kinds = [("training", "-", "."), ("evaluation", "-", "o")]
+    if any(run.evaluations for run in runs):
+        kinds.append(("checkpoint, 95 %", "", "D"))
+    handles = [Line2D([], [], color="0.35", linestyle=style, marker=dot, label=kind) for kind, style, dot in kinds]
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.05),
+        ncols=3,
+        fontsize=6 if small else 7.5,
+        frameon=False,
+    )
     return figure
 
 
