@@ -66,6 +66,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "worldmodel.classes": 16,
         "worldmodel.blocks": ((1, 1),),
         "worldmodel.block_frames": 8,
+        "worldmodel.full_frames": 32,
         "worldmodel.reconstruction_weight": 30.0,
         "worldmodel.dynamics_weight": 10.0,
         "worldmodel.overshoot_weight": 5.0,
