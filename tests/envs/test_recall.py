@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import envs
 from envs import recall
+from envs import recall_pictures as pictures
 from envs.recall import BACK, CHOICE, GONE, SHOWN
 
 NAMES = ["ObjectRecall", "ObjectRecall-Choice", "SceneCut"]
-SIZES = st.sampled_from(recall.SIZES)
+SIZES = st.sampled_from(pictures.SIZES)
 FRAMES = st.integers(1, 6)
 SEEDS = st.integers(0, 10**6)
 
@@ -40,7 +41,7 @@ def same(frames, colour):
 
 
 def gray(frames):
-    return same(frames, recall.GRAY)
+    return same(frames, pictures.GRAY)
 
 
 def border(frames):
@@ -68,8 +69,8 @@ def test_object_is_shown_gone_and_back(size, delay, shown, back, colours, seed):
     colour, place = int(labels["colour"][0]), int(labels["place"][0])
     assert colour < colours and (labels["delay"] == delay).all() and not rewards.any()
     inside = np.zeros((size, size), bool)
-    inside[recall.squares(size)[place]] = True
-    object_ = same(frames, recall.PALETTE[colour])
+    inside[pictures.squares(size)[place]] = True
+    object_ = same(frames, pictures.PALETTE[colour])
     here = np.isin(labels["phase"], [SHOWN, BACK])
     # The object is just where the label says, but for the distractor over it, which leaves most of it to see.
     assert (object_[here] == (inside & ~gray(frames[here]))).all()
@@ -77,11 +78,11 @@ def test_object_is_shown_gone_and_back(size, delay, shown, back, colours, seed):
     # In the gap there is nothing but background and distractor, and at the end of it the cue.
     for position in np.flatnonzero(~here):
         cue = position == shown + delay - 1
-        background = same(frames[position], recall.BACKGROUND)
-        white = same(frames[position], recall.WHITE)
+        background = same(frames[position], pictures.BACKGROUND)
+        white = same(frames[position], pictures.WHITE)
         assert (background | white | gray(frames[position])).all()
         assert white.any() == cue
-    cues = (border(frames) == recall.WHITE).all((1, 2))
+    cues = (border(frames) == pictures.WHITE).all((1, 2))
     assert np.flatnonzero(cues).tolist() == [shown + delay - 1]
 
 
@@ -95,10 +96,10 @@ def test_choice_rewards_the_remembered_colour_only(choices, data, size, delay, s
     assert env.action_space.n == choices and len(seen) == asked + 1 + back
     assert labels["phase"].tolist() == [SHOWN] * shown + [GONE] * delay + [CHOICE] + [BACK] * back
     # K patches of different colours, of which the right one has the colour that was shown.
-    palette = recall.PALETTE[:colours]
+    palette = pictures.PALETTE[:colours]
     offered = [
         np.flatnonzero([same(seen[asked][spot], colour).any() for colour in palette]).item()
-        for spot in recall.patches(size, choices)
+        for spot in pictures.patches(size, choices)
     ]
     assert len(set(offered)) == choices
     assert offered[labels["answer"][0]] == labels["colour"][0] and len(set(labels["answer"])) == 1
@@ -113,12 +114,12 @@ def test_choice_rewards_the_remembered_colour_only(choices, data, size, delay, s
 
 
 def test_directions_are_right_up_left_down():
-    np.testing.assert_allclose(recall.directions(4), [(1, 0), (0, -1), (-1, 0), (0, 1)], atol=1e-12)
+    np.testing.assert_allclose(pictures.directions(4), [(1, 0), (0, -1), (-1, 0), (0, 1)], atol=1e-12)
 
 
 def test_patches_stand_where_actions_push():
     env = recall.ObjectRecallChoice(choices=4, delay=40, labels=True)
-    for action, spot in enumerate(recall.patches(32, 4)):
+    for action, spot in enumerate(pictures.patches(32, 4)):
         frames, _, _ = play(env, 0, [action] * 60)
         centres = [np.argwhere(gray(frame)).mean(0) for frame in (frames[0], frames[40])]
         for along, moved in zip(spot, centres[1] - 15.5, strict=True):
@@ -127,10 +128,10 @@ def test_patches_stand_where_actions_push():
             assert abs(offset) < 1 or np.sign(offset) == np.sign(moved)
 
 
-@pytest.mark.parametrize(("size", "choices"), [*itertools.product(recall.SIZES, range(2, 9))])
+@pytest.mark.parametrize(("size", "choices"), [*itertools.product(pictures.SIZES, range(2, 9))])
 def test_patches_are_whole_and_apart(size, choices):
     counted = np.zeros((size, size), int)
-    for spot in recall.patches(size, choices):
+    for spot in pictures.patches(size, choices):
         counted[spot] += 1
     assert counted.max() == 1 and counted.sum() == choices * (size // 5) ** 2
 
@@ -149,14 +150,14 @@ def test_room_comes_back_as_it_was(size, delay, shown, back, objects, seed):
     places = labels["place"][0]
     assert len(set(places)) == objects
     for place, colour in zip(places, labels["colour"][0], strict=True):
-        room[recall.squares(size)[place]] = recall.PALETTE[colour]
+        room[pictures.squares(size)[place]] = pictures.PALETTE[colour]
     for frame in frames[labels["phase"] != GONE]:
         assert ((frame == room).all(-1) | gray(frame)).all()
-    cues = (border(frames) == recall.WHITE).all((1, 2))
+    cues = (border(frames) == pictures.WHITE).all((1, 2))
     assert np.flatnonzero(cues).tolist() == [shown + delay - 1]
 
 
-@pytest.mark.parametrize("size", recall.SIZES)
+@pytest.mark.parametrize("size", pictures.SIZES)
 def test_distractor_is_whole_and_moves(size):
     frames, _, _ = play(recall.ObjectRecall(size, delay=300), 1)
     assert (gray(frames).sum((1, 2)) == (size // 8) ** 2).all()
@@ -166,7 +167,7 @@ def test_distractor_is_whole_and_moves(size):
 
 
 def test_distractor_turns_at_random_and_keeps_its_speed():
-    distractor, rng = recall.Distractor(64, 4), np.random.default_rng(0)
+    distractor, rng = pictures.Distractor(64, 4), np.random.default_rng(0)
     distractor.reset(rng)
     headings = []
     for action in rng.integers(4, size=1000):
@@ -254,21 +255,21 @@ def test_what_is_asked_is_uniform():
     env.reset(seed=0)
     drawn = [env.reset()[1] for _ in range(3000)]
     column = {key: np.array([info[key] for info in drawn]) for key in drawn[0]}
-    assert near_uniform(column["colour"], 6) and near_uniform(column["place"], recall.PLACES)
+    assert near_uniform(column["colour"], 6) and near_uniform(column["place"], pictures.PLACES)
     assert near_uniform(column["answer"], 3)
     # Delays double evenly: as many from 3 to 5 as from 6 to 11 and from 12 to 23.
     assert column["delay"].min() == 3 and column["delay"].max() == 23
     assert near_uniform(np.digitize(column["delay"], [6, 12]), 3)
     # Colour and place are drawn apart from each other.
-    assert near_uniform(column["colour"] * recall.PLACES + column["place"], 6 * recall.PLACES)
+    assert near_uniform(column["colour"] * pictures.PLACES + column["place"], 6 * pictures.PLACES)
 
 
 def test_rooms_are_uniform():
     env = recall.SceneCut(labels=True)
     env.reset(seed=0)
     drawn = [env.reset()[1] for _ in range(2000)]
-    assert near_uniform(np.concatenate([info["colour"] for info in drawn]), recall.COLOURS)
-    assert near_uniform(np.concatenate([info["place"] for info in drawn]), recall.PLACES)
+    assert near_uniform(np.concatenate([info["colour"] for info in drawn]), pictures.COLOURS)
+    assert near_uniform(np.concatenate([info["place"] for info in drawn]), pictures.PLACES)
 
 
 @pytest.mark.parametrize("choices", [2, 4, 8])
@@ -289,18 +290,18 @@ def floats(frames):
     return np.asarray(frames, np.float32) / 255
 
 
-@pytest.mark.parametrize("size", recall.SIZES)
+@pytest.mark.parametrize("size", pictures.SIZES)
 def test_judge_is_right_wherever_the_distractor_is(size):
     """Every colour, every place, and the distractor anywhere (a coarser grid in larger pictures): all right."""
     side = size // 8
     hidden = np.arange(1, size - side, 1 if size == 32 else 4)
-    for place, spot in enumerate(recall.squares(size)):
-        for colour in range(recall.COLOURS):
-            frames = np.full((len(hidden), len(hidden), size, size, 3), recall.BACKGROUND)
-            frames[:, :, *spot] = recall.PALETTE[colour]
+    for place, spot in enumerate(pictures.squares(size)):
+        for colour in range(pictures.COLOURS):
+            frames = np.full((len(hidden), len(hidden), size, size, 3), pictures.BACKGROUND)
+            frames[:, :, *spot] = pictures.PALETTE[colour]
             for (i, y), (j, x) in itertools.product(enumerate(hidden), repeat=2):
-                frames[i, j, y : y + side, x : x + side] = recall.GRAY
-            colours, places = recall.judge(floats(frames))
+                frames[i, j, y : y + side, x : x + side] = pictures.GRAY
+            colours, places = pictures.judge(floats(frames))
             assert (colours == colour).all() and (places == place).all()
 
 
@@ -318,50 +319,50 @@ def test_judge_on_real_frames(name):
 
 @pytest.mark.parametrize("spoilt", ["faded", "blurred", "noisy"])
 def test_judge_on_decoded_frames(spoilt):
-    for size, colour, place in itertools.product((32, 64), range(recall.COLOURS), range(recall.PLACES)):
-        frame = np.full((size, size, 3), recall.BACKGROUND)
-        frame[recall.squares(size)[place]] = recall.PALETTE[colour]
+    for size, colour, place in itertools.product((32, 64), range(pictures.COLOURS), range(pictures.PLACES)):
+        frame = np.full((size, size, 3), pictures.BACKGROUND)
+        frame[pictures.squares(size)[place]] = pictures.PALETTE[colour]
         picture = floats(frame)
         if spoilt == "faded":
-            picture = 0.6 * picture + 0.4 * recall.BACKGROUND / 255
+            picture = 0.6 * picture + 0.4 * pictures.BACKGROUND / 255
         elif spoilt == "blurred":
             shifts = range(-size // 16, size // 16 + 1)
             blurred = [np.roll(picture, (y, x), (0, 1)) for y, x in itertools.product(shifts, repeat=2)]
             picture = np.mean(blurred, axis=0)
         else:
             picture = picture + np.random.default_rng(place).normal(0, 0.3, picture.shape)
-        assert recall.judge(picture) == (colour, place)
+        assert pictures.judge(picture) == (colour, place)
 
 
 def test_judge_is_least_squares_over_the_squares():
     """As defined: over all templates, the least squared error on the nine squares, also for random pictures."""
     frames = np.random.default_rng(0).random((20, 32, 32, 3))
-    spots = recall.squares(32)
-    templates = np.full((recall.COLOURS, recall.PLACES, 32, 32, 3), recall.BACKGROUND)
-    for colour, place in itertools.product(range(recall.COLOURS), range(recall.PLACES)):
-        templates[colour, place][spots[place]] = recall.PALETTE[colour]
+    spots = pictures.squares(32)
+    templates = np.full((pictures.COLOURS, pictures.PLACES, 32, 32, 3), pictures.BACKGROUND)
+    for colour, place in itertools.product(range(pictures.COLOURS), range(pictures.PLACES)):
+        templates[colour, place][spots[place]] = pictures.PALETTE[colour]
     judged = np.zeros((32, 32), bool)
     for spot in spots:
         judged[spot] = True
     differences = (frames[:, None, None] - templates / 255)[..., judged, :]  # (20, 8, 9, pixels, 3)
     errors = (differences**2).sum((-2, -1)).reshape(20, -1)
-    colours, places = recall.judge(frames)
-    np.testing.assert_array_equal(colours * recall.PLACES + places, errors.argmin(1))
+    colours, places = pictures.judge(frames)
+    np.testing.assert_array_equal(colours * pictures.PLACES + places, errors.argmin(1))
 
 
 def test_judge_takes_any_leading_shape_and_refuses_others():
-    empty = np.full((2, 3, 32, 32, 3), recall.BACKGROUND) / 255
-    colours, places = recall.judge(empty)
+    empty = np.full((2, 3, 32, 32, 3), pictures.BACKGROUND) / 255
+    colours, places = pictures.judge(empty)
     assert colours.shape == places.shape == (2, 3) and colours.dtype == places.dtype == np.int64
-    assert (colours < recall.COLOURS).all() and (places < recall.PLACES).all()
+    assert (colours < pictures.COLOURS).all() and (places < pictures.PLACES).all()
     for wrong in (empty[0, 0, 0], empty[..., 0], empty[..., :28, :], empty[..., :30, :30, :], empty > 0):
         with pytest.raises(ValueError):
-            recall.judge(wrong)
+            pictures.judge(wrong)
     # The environment's own judge knows of its own colours only.
-    violet = np.full((32, 32, 3), recall.PALETTE[7]) / 255
-    assert recall.judge(violet)[0] == 7 and recall.ObjectRecall(colours=3).judge(violet)[0] == 2
+    violet = np.full((32, 32, 3), pictures.PALETTE[7]) / 255
+    assert pictures.judge(violet)[0] == 7 and recall.ObjectRecall(colours=3).judge(violet)[0] == 2
     with pytest.raises(ValueError, match="colours"):
-        recall.judge(empty, colours=9)
+        pictures.judge(empty, colours=9)
 
 
 @pytest.mark.parametrize("name", NAMES)

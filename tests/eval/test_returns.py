@@ -10,7 +10,7 @@ import envs
 import train_agent
 from agent.config import Config
 from agent.evaluate import play
-from envs.recall import PALETTE, judge, patches
+from envs.recall_pictures import PALETTE, judge, patches
 from eval import returns
 from eval.normalised import normaliser
 
