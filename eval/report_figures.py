@@ -61,10 +61,11 @@ def returns(runs: Sequence[Run], small: bool) -> Figure:
     axes.tick_params(labelsize=7)
     axes.locator_params(axis="x", nbins=5)
     # The page has its own legend of runs and colours.
-    kinds = [("training", "-", "."), ("evaluation", "-", "o")]
+    handles = [Line2D([], [], marker=".", label="training"), Line2D([], [], marker="o", label="evaluation")]
     if any(run.evaluations for run in runs):
-        kinds.append(("checkpoint, 95 %", "", "D"))
-    handles = [Line2D([], [], color="0.35", linestyle=style, marker=dot, label=kind) for kind, style, dot in kinds]
+        handles.append(Line2D([], [], linestyle="", marker="D", label="checkpoint, 95 %"))
+    for handle in handles:
+        handle.set_color("0.35")
     axes.legend(
         handles=handles,
         loc="lower left",
