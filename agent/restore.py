@@ -90,5 +90,5 @@ def _config(folder: Path) -> Config:
 def _newest(folder: Path) -> checkpoint.Checkpoint:
     found = checkpoint.load_latest(folder / "checkpoints")
     if found is None:
-        raise CheckpointError(f"{folder} has no checkpoint yet")
+        raise CheckpointError(f"{folder} has no whole checkpoint yet")
     return found

@@ -246,7 +246,7 @@ def test_vanished_runs_broken_checkpoints_and_foreign_episodes_are_named(runs, t
         session.do({"do": "recorded", "frames": 5})
     tensors = copies[1] / "checkpoints" / "step-000000007" / "tensors.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-9])
-    with pytest.raises(CheckpointError, match="second has no checkpoint yet; .*tensors.safetensors: damaged"):
+    with pytest.raises(CheckpointError, match="second has no whole checkpoint yet; .*tensors.safetensors: damaged"):
         session.do({"do": "model", "index": 1})
     shutil.rmtree(copies[0])
     with pytest.raises(ConfigError, match="first holds no run"):
