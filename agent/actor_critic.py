@@ -64,6 +64,7 @@ class ActorCritic(nn.Module):
         self.policy: Policy = TanhNormal(actions) if continuous else Categorical(actions, config.unimix)
         self.actor = TokenMLP(tokens, feature_width, self.policy.outputs, config.units, config.layers, scale=0.01)
         self.critic = TokenMLP(tokens, feature_width, len(self.twohot.bins), config.units, config.layers)
+        self.twohot.begin(self.critic.out)
         self.slow = deepcopy(self.critic).requires_grad_(False)
         self.range = ReturnRange(config.return_rate)
 

@@ -56,6 +56,16 @@ class TwoHot(nn.Module):
         bins = torch.cat([half, -half[:-1].flip(0)])  # exactly symmetric, so that zero logits mean zero
         self.register_buffer("bins", bins.float(), persistent=False)
 
+    def begin(self, out: nn.Module) -> None:
+        """Starts a head's last layer, whose weights are zero, from the prior exp(-|symlog|) instead of a uniform one.
+
+        Each bin then has as much part in the mean, which is 0. From a uniform one the outermost, at 5e8, were seen to
+        have a probability of 4e-8 still after 3,300 updates: a part of 18 each, so that the mean hangs on their
+        cancelling out, and whatever falls on one side throws it far off.
+        """
+        with torch.no_grad():
+            out.get_parameter("bias").copy_(-self.bins.abs().log1p())
+
     def mean(self, logits: Tensor) -> Tensor:
         """(..., bins) -> (...): the expected number."""
         weighted = F.softmax(logits, -1) * self.bins

@@ -141,6 +141,7 @@ class LSSVWM(WorldModel):
         )
         self.twohot = TwoHot()
         self.reward_head = TokenMLP(self.tokens, self.feature_width, len(self.twohot.bins), config.units)
+        self.twohot.begin(self.reward_head.out)
         self.continue_head = TokenMLP(self.tokens, self.feature_width, 1, config.units, scale=1.0)
         self.ahead_head = NextReward(self.tokens, config.width, self.latent_width, actions, config.units)
 

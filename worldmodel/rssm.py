@@ -98,6 +98,7 @@ class RSSM(WorldModel):
         self.prior = nn.Sequential(mlp(widths.deter, widths.hidden, 2), start(nn.Linear(widths.hidden, widths.latent)))
         self.twohot = TwoHot()
         self.reward_head = self._head(len(self.twohot.bins), scale=0.0)
+        self.twohot.begin(self.reward_head[-1])
         self.continue_head = self._head(1)
 
     def _head(self, outputs: int, scale: float = 1.0) -> nn.Sequential:

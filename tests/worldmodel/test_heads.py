@@ -52,6 +52,35 @@ def test_zero_logits_mean_exactly_zero() -> None:
     assert torch.equal(twohot.mean(torch.full((255,), 3.0)), torch.tensor(0.0))
 
 
+def test_each_bin_begins_with_as_much_part_in_a_mean_of_zero() -> None:
+    head = TokenMLP(2, 8, 255, 16)
+    twohot.begin(head.out)
+    logits = head(torch.randn(4, 2, 8))
+    torch.testing.assert_close(twohot.mean(logits), torch.zeros(4), atol=1e-6, rtol=0)
+    part = logits[0].softmax(-1) * twohot.bins.abs()
+    assert part.max() < 0.1 and part[0] == part[-1] and part[0] > 0.9 * part.max()
+
+
+def test_a_taught_mean_stands_noise_in_its_logits() -> None:
+    """As much as bfloat16 rounds a logit by: from a uniform start the outermost bins throw the mean off by tens."""
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 255)
+    torch.nn.init.zeros_(head.weight)
+    twohot.begin(head)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(500):
+        x = torch.randn(256, 16)
+        loss = twohot.loss(head(x), x[:, 0].sigmoid()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    x = torch.randn(256, 16)
+    logits = head(x).detach()
+    noisy = twohot.mean(logits + 0.05 * torch.randn_like(logits))
+    assert (twohot.mean(logits) - x[:, 0].sigmoid()).abs().mean() < 0.1
+    torch.testing.assert_close(noisy, twohot.mean(logits), atol=0.2, rtol=0)
+
+
 @settings(max_examples=30, deadline=None)
 @given(numbers, st.integers(0, 1000))
 def test_the_loss_is_least_at_the_number(number: float, seed: int) -> None:
