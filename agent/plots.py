@@ -25,6 +25,9 @@ REFERENCES: dict[str, dict[str, float]] = {
 }
 """Mean returns by environment (Pasukonis et al. 2022, "Evaluating Long-Term Memory in 3D Mazes")."""
 
+BANDS = 3
+"""More bands over one another hide the curves."""
+
 RUNNING, SHARE = 10, 50
 """Episodes in the running mean: so many at least, and of a long run one in `SHARE` of all."""
 
@@ -32,8 +35,8 @@ RUNNING, SHARE = 10, 50
 def plot_returns(runs: Sequence[Path], out: Path) -> None:
     """Draw the returns of these run folders into one image, replaced in one step; its suffix is its format.
 
-    Training episodes are points with a running mean; evaluations a line with markers and a band of one
-    standard deviation. A run that has not ended an episode yet has a name in the legend and no curve.
+    Training episodes are points with a running mean; evaluations a line with markers and, of up to `BANDS` runs, a band
+    of one standard deviation. A run that has not ended an episode yet has a name in the legend and no curve.
     """
     figure = Figure(figsize=(8, 4.5), dpi=130, layout="constrained")
     draw_returns(figure.add_subplot(), runs)
@@ -45,7 +48,8 @@ def draw_returns(axes: Axes, runs: Sequence[Path]) -> None:
     """What `plot_returns` shows, on axes of a figure of one's own."""
     names = run_names(runs)
     for index, run in enumerate(runs):
-        _draw_run(axes, names[index], read_metrics(run / "metrics.jsonl"), PALETTE[index % len(PALETTE)])
+        rows, colour = read_metrics(run / "metrics.jsonl"), PALETTE[index % len(PALETTE)]
+        _draw_run(axes, names[index], rows, colour, band=len(runs) <= BANDS)
     environments = {_environment(run) for run in runs}
     _limit(axes)
     if len(environments) == 1:
@@ -66,7 +70,7 @@ def running_mean(values: np.ndarray, length: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str) -> None:
+def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str, band: bool) -> None:
     steps, returns = series(rows, "episode/return")
     alpha = min(0.4, 100 / max(1, len(returns)))  # thousands of points must not hide the curves
     axes.plot(steps, returns, ".", color=colour, markersize=5, alpha=alpha, markeredgewidth=0)
@@ -82,7 +86,8 @@ def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str) -> None:
     if len(steps):
         spread_of = dict(zip(*(column.tolist() for column in series(rows, "eval/return_std")), strict=True))
         spread = np.array([spread_of.get(step, 0.0) for step in steps.tolist()])
-        axes.fill_between(steps, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
+        if band:
+            axes.fill_between(steps, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
         axes.plot(
             steps, means, "o-", color=colour, linewidth=1.8, markersize=5, markeredgecolor="white",
             label=f"{name}: evaluation",
