@@ -27,8 +27,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error.__context__, KeyboardInterrupt):  # a zip that is left half-way raises another one
+            raise error.__context__ from None
         raise
 
 

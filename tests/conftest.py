@@ -6,6 +6,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests sta
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# a test says what is right, not how quick this machine is
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 torch.set_num_threads(1)
 

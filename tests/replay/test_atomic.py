@@ -78,6 +78,20 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_an_interrupt_in_a_zip_stays_an_interrupt(tmp_path: Path) -> None:
+    """What numpy's zip raises, where it is interrupted and cannot be closed, is not what happened."""
+
+    def interrupted(_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ValueError("Can't close the ZIP file")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", interrupted)
+    assert not list(tmp_path.iterdir())
+
+
 def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     for name in (".00000000-5.npz.tmp", "notes.tmp", ".hidden"):
         (tmp_path / name).touch()
