@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     removed and the error goes on unchanged.
     """
     temporary = path.with_name(f".{path.name}.tmp")
+    outside = sys.exception()  # that is being handled: after an interrupt, what was learnt is saved
     try:
         with open(temporary, "wb") as file:
             # The lock says that the writer lives: the kernel drops it with the process. Where a file
@@ -29,8 +31,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
             os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error.__context__, KeyboardInterrupt):  # a zip that is left half-way raises another one
-            raise error.__context__ from None
+        cause = error.__context__
+        if isinstance(cause, KeyboardInterrupt) and cause is not outside:  # a zip left half-way raises another error
+            raise cause from None
         raise
 
 

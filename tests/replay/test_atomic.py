@@ -92,6 +92,17 @@ def test_an_interrupt_in_a_zip_stays_an_interrupt(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_in_what_is_saved_after_an_interrupt_is_told(tmp_path: Path) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space"):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            write_atomically(tmp_path / "file", full)
+
+
 def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     for name in (".00000000-5.npz.tmp", "notes.tmp", ".hidden"):
         (tmp_path / name).touch()
