@@ -1,5 +1,6 @@
 """Episode returns against environment steps, for one run or several side by side."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from agent.config import load_config
 from agent.fields import ConfigError
 from agent.files import replace_atomically
 from agent.runlog import Row, read_metrics
+from envs.atari_scores import SCORES
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers tell apart."""
@@ -22,8 +24,12 @@ REFERENCES: dict[str, dict[str, float]] = {
     "MemoryMaze-11x11": {"human": 44.3, "oracle": 58.0},
     "MemoryMaze-13x13": {"human": 55.5, "oracle": 74.5},
     "MemoryMaze-15x15": {"human": 67.7, "oracle": 87.7},
+    "MiniGrid/MemoryS7": {"random": 0.28},
+    "POPGym/RepeatPreviousEasy": {"random": -0.49},
+    "gym:Pendulum-v1": {"random": -1197.0},
 }
-"""Mean returns by environment (Pasukonis et al. 2022, "Evaluating Long-Term Memory in 3D Mazes")."""
+"""Mean returns by environment: the maze's published (Pasukonis et al. 2022, "Evaluating Long-Term Memory in 3D Mazes"),
+the others' those of 100 episodes of random actions, measured here."""
 
 BANDS = 3
 """More bands over one another hide the curves."""
@@ -32,14 +38,34 @@ RUNNING, SHARE = 10, 50
 """Episodes in the running mean: so many at least, and of a long run one in `SHARE` of all."""
 
 
+def references(env: str) -> Mapping[str, float]:
+    """Mean returns to hold those of `env`, with or without options, against: random, human, oracle where known."""
+    base = env.partition(":")[0]
+    game = base.removeprefix("Atari/")
+    if game != base and game in SCORES:
+        return dict(zip(("random", "human"), SCORES[game], strict=True))
+    return REFERENCES.get(env, REFERENCES.get(base, {}))
+
+
 def plot_returns(runs: Sequence[Path], out: Path) -> None:
     """Draw the returns of these run folders into one image, replaced in one step; its suffix is its format.
 
-    Training episodes are points with a running mean; evaluations a line with markers and, of up to `BANDS` runs, a band
-    of one standard deviation. A run that has not ended an episode yet has a name in the legend and no curve.
+    Runs of one environment share a panel; each environment has its own. Training episodes are points
+    with a running mean; evaluations a line with markers and, of up to `BANDS` runs, a band of one standard deviation. A
+    run that has not ended an episode yet has a name in the legend and no curve.
     """
-    figure = Figure(figsize=(8, 4.5), dpi=130, layout="constrained")
-    draw_returns(figure.add_subplot(), runs)
+    panels: dict[str, list[Path]] = {}
+    for run in runs:
+        panels.setdefault(_environment(run), []).append(run)
+    columns = math.ceil(math.sqrt(len(panels)))
+    rows = math.ceil(len(panels) / columns)
+    size = (8, 4.5) if len(panels) == 1 else (5.5 * columns, 3.6 * rows)
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    for place, (env, members) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        draw_returns(axes, members)
+        if len(panels) > 1:
+            axes.set_title(env, fontsize=10, loc="left", pad=24 + 11 * len(members))
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(out, figure.savefig)
 
@@ -53,7 +79,7 @@ def draw_returns(axes: Axes, runs: Sequence[Path]) -> None:
     environments = {_environment(run) for run in runs}
     _limit(axes)
     if len(environments) == 1:
-        _draw_references(axes, REFERENCES.get(environments.pop(), {}))
+        _draw_references(axes, references(environments.pop()))
     axes.set(xlabel="environment steps", ylabel="episode return", xlim=(0, None))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

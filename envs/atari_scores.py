@@ -1,12 +1,10 @@
-"""Returns of a random policy and of a human in the 26 games of Atari 100k, and returns on the scale between them.
+"""Returns of a random policy and of a human in the 26 games of Atari 100k.
 
 The table is that of DQN's authors (Mnih et al. 2015; Wang et al., arXiv 1511.06581) as every paper on Atari 100k has it
 since Kaiser et al. (arXiv 1903.00374).
 """
 
 from __future__ import annotations
-
-from envs.options import nearest
 
 # game -> (random policy, human)
 SCORES: dict[str, tuple[float, float]] = {
@@ -37,15 +35,3 @@ SCORES: dict[str, tuple[float, float]] = {
     "Seaquest": (68.4, 42054.7),
     "UpNDown": (533.4, 11693.2),
 }
-
-
-def human_normalised(game: str, score: float) -> float:
-    """A return, or a mean of returns, on the scale on which a random policy has 0 and a human 1.
-
-    Raises:
-        ValueError: the table has no such game.
-    """
-    if game not in SCORES:
-        raise ValueError(f"no human score of {game!r} is known: did you mean {nearest(game, SCORES)!r}?")
-    random, human = SCORES[game]
-    return (score - random) / (human - random)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import envs
 from agent.config import Config, save_config
-from agent.plots import REFERENCES, plot_returns, running_mean
+from agent.plots import REFERENCES, plot_returns, references, running_mean
 from eval.plot import main
 
 
@@ -101,6 +102,32 @@ def test_running_mean():
 
 
 def test_references_are_of_environments_that_exist():
-    import envs
+    for name in REFERENCES:
+        envs.check_name(name)
 
-    assert REFERENCES.keys() <= set(envs.names())
+
+@pytest.mark.parametrize(
+    ("env", "random"),
+    [
+        ("Atari/Pong:flicker=0.5", -20.7),
+        ("MemoryMaze", 0.2),
+        ("MemoryMaze:size=9x9", 0.2),
+        ("gym:Pendulum-v1", -1197),
+        ("gym:CartPole-v1", None),
+        ("Atari/Nothing", None),
+    ],
+)
+def test_references_by_name_with_options_and_without(env: str, random: float | None):
+    assert references(env).get("random") == random
+
+
+def test_each_environment_has_a_panel_of_its_own(tmp_path: Path):
+    small, large = (make_run(tmp_path / name, [1.0] * 8, name) for name in ("MemoryMaze", "ObjectRecall"))
+    twice = make_run(tmp_path / "again", [1.0] * 8, "ObjectRecall")
+    plot_returns([large, twice], tmp_path / "one.png")
+    plot_returns([small, large, twice], tmp_path / "two.png")
+    one, two = pixels(tmp_path / "one.png"), pixels(tmp_path / "two.png")
+    assert two.shape[1] > one.shape[1]
+    left, right = two[:, : two.shape[1] // 2], two[:, two.shape[1] // 2 :]
+    assert has_colour(left, BLUE) and not has_colour(left, ORANGE)  # one run
+    assert has_colour(right, BLUE) and has_colour(right, ORANGE)  # two
