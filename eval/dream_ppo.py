@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 PROTOCOL = "dream-ppo-1"
 """Names what is measured: figures of another name are not to be compared with these."""
 
+ROLLOUT = 64
+"""Steps of each dream between two of PPO's updates."""
+
 EVERYTHING = 1 << 62
 """Capacity of a replay that deletes nothing."""
 
@@ -56,7 +59,7 @@ class Protocol:
     """What the figures depend on, beside the checkpoint."""
 
     steps: int = 100_000
-    """Imagined steps in all."""
+    """Imagined steps in all; PPO takes whole rollouts, `ROLLOUT` of each dream, so that it may be some more."""
     observe: Observe = "features"
     dreams: int = 16
     """Side by side."""
@@ -70,7 +73,7 @@ class Protocol:
         """Features tell the past, as frames do not: of those, several are seen at once."""
         frames = 4 if self.observe == "frames" else 1
         return PPOConfig(
-            frames=frames, rollout=64, epochs=10, learning_rate=3e-4, clip_range=0.2, entropy=1e-3, discount=0.997
+            frames=frames, rollout=ROLLOUT, epochs=10, learning_rate=3e-4, clip_range=0.2, entropy=1e-3, discount=0.997
         )
 
 
@@ -95,7 +98,12 @@ def main(argv: Sequence[str]) -> None:
         prog="python -m eval.dream_ppo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, runs/<name>, with its episodes")
-    parser.add_argument("--steps", type=int, default=Protocol.steps, help="imagined steps (default: %(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=Protocol.steps,
+        help=f"imagined steps, rounded up to whole rollouts of {ROLLOUT} of each dream (default: %(default)s)",
+    )
     parser.add_argument("--seeds", type=numbers, default=[0], help="PPO is taught anew for each (default: 0)")
     parser.add_argument("--observe", choices=("features", "frames"), default="features", help="default: %(default)s")
     parser.add_argument("--dreams", type=int, default=Protocol.dreams, help="side by side (default: %(default)s)")
@@ -130,9 +138,12 @@ def measure(run: Path, protocol: Protocol, seeds: Sequence[int], side_by_side: i
         for seed in seeds:
             torch.manual_seed(seed)
             starts = ReplayStarts(learner, Replay(run / "episodes", EVERYTHING), seed)
-            policy, dreamt = teach(learner, starts, protocol, seed, continuous)
+            policy, taken, dreamt = teach(learner, starts, protocol, seed, continuous)
             player = _player(learner, policy, protocol, n)
-            policies[f"PPO, seed {seed}"] = _played(player, environments, config.env, protocol) | {"dreamt": dreamt}
+            policies[f"PPO, seed {seed}"] = _played(player, environments, config.env, protocol) | {
+                "imagined": taken,
+                "dreamt": dreamt,
+            }
         random = RandomActor(learner.model.actions, SEEDS, hold=0.0, continuous=continuous)
         policies["random"] = _played(random, environments, config.env, protocol)
         policies["the run's own agent"] = _played(Actor(learner, n), environments, config.env, protocol)
@@ -147,8 +158,8 @@ def measure(run: Path, protocol: Protocol, seeds: Sequence[int], side_by_side: i
 
 def teach(
     learner: Learner, starts: ReplayStarts, protocol: Protocol, seed: int, continuous: bool
-) -> tuple["ActorCriticPolicy", float | None]:
-    """A policy after so many imagined steps, and the mean return of the last hundred dreams; None where none ended."""
+) -> tuple["ActorCriticPolicy", int, float | None]:
+    """A policy, the imagined steps it took, and the mean return of the last hundred dreams; None where none ended."""
     from stable_baselines3.common.callbacks import CallbackList, ConvertCallback
     from stable_baselines3.common.logger import Logger
     from stable_baselines3.common.vec_env import VecMonitor
@@ -178,7 +189,7 @@ def teach(
 
         taught.learn(protocol.steps, CallbackList([ConvertCallback(show)]), log_interval=protocol.steps)
     ended = [episode["r"] for episode in taught.ep_info_buffer or []]
-    return taught.policy, float(np.mean(ended)) if ended else None
+    return taught.policy, taught.num_timesteps, float(np.mean(ended)) if ended else None
 
 
 def _player(learner: Learner, policy: "ActorCriticPolicy", protocol: Protocol, n: int) -> Policy:
@@ -198,8 +209,9 @@ def _played(policy: Policy, environments: VectorEnv, env: str, protocol: Protoco
 
 def table(result: dict[str, Any]) -> str:
     """The figures in a few lines."""
+    imagined = max(row.get("imagined", 0) for row in result["policies"].values())
     lines = [
-        f"{result['env']}: PPO taught for {result['steps']:,} imagined steps on {result['observe']}, in dreams of "
+        f"{result['env']}: PPO taught for {imagined:,} imagined steps on {result['observe']}, in dreams of "
         f"{result['horizon']} steps of {result['worldmodel']} at step {result['step']:,}; {result['episodes']} real "
         f"episodes of each",
         f"{'policy':24} {'return':>9}  {'95 % interval':>20}  {'in dreams':>9}",

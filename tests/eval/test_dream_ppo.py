@@ -66,7 +66,7 @@ def test_ppo_learns_what_pays_in_the_dream():
     with torch.no_grad():
         start = learner.model.observe(learner.episodes([episode(12)]), learner.model.initial(1)).starts.reshape(-1)
     protocol = dream_ppo.Protocol(steps=8192, dreams=16, horizon=10)
-    policy, dreamt = dream_ppo.teach(learner, lambda n: start[:1].expand(n), protocol, seed=0, continuous=False)
+    policy, _, dreamt = dream_ppo.teach(learner, lambda n: start[:1].expand(n), protocol, seed=0, continuous=False)
     # a third of 10 steps is paid at random
     assert dreamt is not None and 5 < dreamt <= 10
     feature = flat(learner.model.feature(start[:1].expand(8)))
@@ -94,6 +94,7 @@ def test_the_command(run: Path, observe: str, capsys: pytest.CaptureFixture[str]
     assert stored["protocol"] == "dream-ppo-1" and stored["observe"] == observe and stored["horizon"] == 8
     assert stored["ppo"]["frames"] == (1 if observe == "features" else 4)
     assert stored["policies"]["PPO, seed 0"]["dreamt"] is not None
+    assert stored["policies"]["PPO, seed 0"]["imagined"] == 1_024 and "1,024 imagined steps" in printed  # one rollout
     assert sorted(path.name for path in (run / "episodes").iterdir()) == before
 
     dream_ppo.main([*command, "--json"])
