@@ -35,7 +35,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 8), st.floats(0, 1), st.integers(0, 1000))
 def test_lambda_returns_are_mixtures_of_n_step_returns(length: int, lam: float, seed: int) -> None:
     reward, value = noise(length, 2, seed=seed), noise(length + 1, 2, seed=seed + 1)
@@ -61,7 +61,7 @@ def test_the_limits_of_lambda() -> None:
     torch.testing.assert_close(lambda_returns(reward, carry, value, 1.0)[0], whole)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 10), st.floats(0, 1), st.sampled_from([0.0, 0.5, 0.99]), st.integers(0, 1000), st.data())
 def test_replayed_returns_are_those_of_each_episode_alone(
     length: int, lam: float, discount: float, seed: int, data: st.DataObject

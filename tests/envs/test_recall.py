@@ -59,7 +59,7 @@ def test_passes_the_checker(name, labels):
     check_env(envs.make(name, labels=labels), skip_render_check=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIZES, FRAMES, FRAMES, FRAMES, st.integers(1, 8), SEEDS)
 def test_object_is_shown_gone_and_back(size, delay, shown, back, colours, seed):
     env = envs.make("ObjectRecall", size=size, delay=delay, shown=shown, back=back, colours=colours, labels=True)
@@ -86,7 +86,7 @@ def test_object_is_shown_gone_and_back(size, delay, shown, back, colours, seed):
     assert np.flatnonzero(cues).tolist() == [shown + delay - 1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 8), st.data(), SIZES, FRAMES, FRAMES, FRAMES, SEEDS)
 def test_choice_rewards_the_remembered_colour_only(choices, data, size, delay, shown, back, seed):
     colours = data.draw(st.integers(choices, 8))
@@ -136,7 +136,7 @@ def test_patches_are_whole_and_apart(size, choices):
     assert counted.max() == 1 and counted.sum() == choices * (size // 5) ** 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SIZES, FRAMES, FRAMES, FRAMES, st.integers(1, 9), SEEDS)
 def test_room_comes_back_as_it_was(size, delay, shown, back, objects, seed):
     env = recall.SceneCut(size, delay, shown, back, objects, labels=True)

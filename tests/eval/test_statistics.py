@@ -16,7 +16,7 @@ DATA = json.loads((Path(__file__).parents[1] / "data/atari100k_scores.json").rea
 SCORES = arrays(
     float, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(-50, 50).map(lambda n: n / 4)
 )
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=40)
 
 
 def normalised(method: str) -> np.ndarray:

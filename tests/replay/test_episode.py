@@ -13,7 +13,7 @@ from replay import CorruptEpisode, Episode, load_episode, save_episode
 from replay.episode import row_count
 from tests.replay.samples import assert_same, public_file, vector_episode
 
-once_per_example = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+once_per_example = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @once_per_example

@@ -32,7 +32,7 @@ def assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> No
         assert one[key].tobytes() == other[key].tobytes(), key
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(2, 40), min_size=1, max_size=6),
     windows=st.lists(st.integers(1, 50), min_size=1, max_size=8),

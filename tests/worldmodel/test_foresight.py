@@ -8,7 +8,7 @@ from worldmodel.foresight import NextReward
 from worldmodel.heads import symlog
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 3))
 def test_likeness_is_of_each_token_to_the_likest_expected(tokens: int, latents: int, seed: int) -> None:
     torch.manual_seed(seed)

@@ -11,7 +11,6 @@ twohot = TwoHot()
 numbers = st.floats(-1e6, 1e6, width=32)
 
 
-@settings(deadline=None)
 @given(numbers)
 def test_symexp_is_the_inverse_of_symlog(number: float) -> None:
     x = torch.tensor(number, dtype=torch.float64)
@@ -31,7 +30,6 @@ def test_bins_are_symmetric_and_evenly_spaced_after_symlog() -> None:
     torch.testing.assert_close(places, torch.linspace(-20, 20, 255, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
-@settings(deadline=None)
 @given(numbers)
 def test_the_mean_of_a_target_is_its_number(number: float) -> None:
     target = twohot.target(torch.tensor(number))
@@ -81,7 +79,7 @@ def test_a_taught_mean_stands_noise_in_its_logits() -> None:
     torch.testing.assert_close(noisy, twohot.mean(logits), atol=0.2, rtol=0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(numbers, st.integers(0, 1000))
 def test_the_loss_is_least_at_the_number(number: float, seed: int) -> None:
     x = torch.tensor(number)

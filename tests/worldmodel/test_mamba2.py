@@ -73,7 +73,7 @@ def test_same_as_transformers(length: int, keep_every: int, dtype: torch.dtype) 
     torch.testing.assert_close(y, want, atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 20), st.integers(1, 12), st.data())
 @torch.no_grad()
 def test_memory_carried_in_pieces_is_the_whole(length: int, keep_every: int, data: st.DataObject) -> None:
@@ -150,7 +150,6 @@ def test_kept() -> None:
     assert kept(1, 1) == [0]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 64))
 def test_chunk_length_is_the_largest_divisor(keep_every: int, most: int) -> None:
     length = chunk_length(keep_every, most)
@@ -164,7 +163,7 @@ def test_pick_is_indexing(indices: list[int]) -> None:
     assert torch.equal(pick(x, indices), x[:, indices])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
 def test_both_convolutions_agree(b: int, length: int, channels: int, share: float, seed: int) -> None:
     torch.manual_seed(seed)

@@ -43,7 +43,7 @@ def test_one_s_own_number_changes_nothing() -> None:
     assert matched(config, (32, 32, 3), ACTIONS, count(config, (32, 32, 3), ACTIONS)) == config
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from(list(STACKS)), st.integers(100_000, 400_000))
 def test_layers_are_those_whose_total_is_nearest(name: str, parameters: int) -> None:
     config = LSSVWMConfig(**(SMALL[name] | {"name": name}))

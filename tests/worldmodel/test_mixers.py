@@ -109,7 +109,7 @@ def test_memories_at_boundaries_are_those_of_prefixes(mixer: Mixer, block_frames
         assert_close(memories[:, k], after[:, -1], atol=1e-10)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(list(MIXERS)), st.integers(1, 14), st.integers(1, 6), st.data())
 def test_a_window_cut_anywhere_and_carried_is_the_whole(
     name: str, frames: int, block_frames: int, data: st.DataObject
@@ -352,7 +352,7 @@ def lived_gru() -> tuple[GRU, Tensor]:
     return module, noise(1, seed=3)[:, 0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 9), st.sets(st.tuples(st.integers(0, 1), st.integers(0, 8)), max_size=5))
 def test_the_gru_is_its_equations(frames: int, firsts: set[tuple[int, int]]) -> None:
     module, h = lived_gru()

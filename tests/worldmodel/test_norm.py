@@ -16,7 +16,7 @@ def norm(width: int, dtype: torch.dtype) -> RMSNorm:
     return module
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 5), max_size=3), st.integers(1, 40), st.floats(1e-4, 1e3), st.integers(0, 99))
 def test_values_and_gradients_are_those_of_torch(lead: list[int], width: int, size: float, seed: int) -> None:
     torch.manual_seed(seed)
@@ -55,7 +55,7 @@ def test_bfloat16_is_near_the_wide_result(size: float) -> None:
     torch.testing.assert_close(narrow.float(), module(x.float()), atol=0.02, rtol=0.02)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.floats(-3, 3), st.integers(0, 99))
 def test_moments_and_their_gradients_are_those_of_torch(shape: list[int], middle: float, seed: int) -> None:
     torch.manual_seed(seed)

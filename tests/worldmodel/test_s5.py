@@ -49,13 +49,13 @@ def recurrence(A: Tensor, u: Tensor, state: Tensor, reset: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scans())
 def test_the_scan_is_the_recurrence(arguments: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     torch.testing.assert_close(scan(*arguments), recurrence(*arguments), atol=1e-9, rtol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(scans())
 def test_gradients_of_the_scan_are_the_recurrence_s(arguments: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     *parts, reset = arguments

@@ -80,7 +80,7 @@ def ends(length: int, chunk: int) -> list[int]:
     return [min(start + chunk, length) - 1 for start in range(0, length, chunk)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(inputs(), st.integers(1, 24))
 def test_the_scan_is_the_recurrence(i: Inputs, chunk: int) -> None:
     y, states = i.scan(chunk)
@@ -98,7 +98,7 @@ def test_resets_at_the_edges_of_chunks_and_in_a_row(resets: set[int]) -> None:
     torch.testing.assert_close(states, every[:, [3, 7, 9]], atol=1e-10, rtol=1e-10)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(inputs(), st.data())
 def test_a_sequence_cut_anywhere_and_carried_is_the_whole(i: Inputs, data: st.DataObject) -> None:
     L = i.x.shape[1]

@@ -179,7 +179,7 @@ def test_vectors_are_decoded_in_their_own_units() -> None:
     assert tokenizer.encode(far).abs().max() < 100
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(-100, 100), st.integers(0, 1000))
 def test_running_moments_are_those_of_all_that_was_seen(sizes: list[int], offset: float, seed: int) -> None:
     random = np.random.default_rng(seed)
