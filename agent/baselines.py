@@ -26,7 +26,7 @@ from agent.runlog import RunLog
 from agent.same_step import SameStepEnvs
 from agent.sb3 import Sb3Envs
 from agent.sb3_policy import Player, algorithm, restore
-from agent.trainer import Every
+from agent.schedule import Schedule
 
 FIGURES = {
     "train/loss": ("agent/loss", 1),
@@ -62,6 +62,8 @@ class Baseline:
         self.algorithm = algorithm(self.agent, self.environments, seed, _device(config, self.environments))
         self.algorithm.set_logger(Logger(folder=None, output_formats=[]))
         self.log = RunLog(folder, config)
+        periods = {"evaluate": config.train.eval_every, "save": config.train.save_every}
+        self.schedule = Schedule(periods, config.steps)
         if found is not None:
             self._restore(*found)
         self.log.truncate_after(begun if found else -1)
@@ -79,11 +81,22 @@ class Baseline:
     def run(self) -> None:
         """Trains until `config.steps`, then evaluates, saves and draws once more."""
         left = self.config.steps - self.steps
-        if left <= 0:
+        if left <= 0 and not self.schedule.any_due(self.steps):
             self.progress.note(f"{self.folder} has its {self.steps} steps already: nothing to do (--steps for more)")
             return
-        self.algorithm.learn(left, callback=_Schedule(self), log_interval=NEVER, reset_num_timesteps=False)
+        if left > 0:
+            self.algorithm.learn(left, callback=_Between(self), log_interval=NEVER, reset_num_timesteps=False)
+        self.keep_up()
         self.progress.close()
+
+    def keep_up(self) -> None:
+        """Evaluates, draws and saves where that is due; what an interrupt cuts off stays due."""
+        for name, act in (("evaluate", self.evaluate), ("save", self.draw)):
+            if self.schedule.due(name, self.steps):
+                act()
+                self.schedule.done(name, self.steps)
+                if name == "save":
+                    self.save()
 
     def heard(self, infos: list[dict[str, Any]]) -> None:
         """Reports the episodes that ended in the last step."""
@@ -125,6 +138,7 @@ class Baseline:
         tensors |= flatten("policy", policy.state_dict())
         meta = {
             "updates": self.algorithm._n_updates,
+            "last": self.schedule.last,
             "optimizer": groups,
             "env": self.config.env,
             "agent": self.agent.name,
@@ -154,6 +168,7 @@ class Baseline:
         restore(policy, tensors)
         restore_optimizer("optimizer", policy.optimizer, tensors, meta["optimizer"])
         self.algorithm.num_timesteps, self.algorithm._n_updates = step, meta["updates"]
+        self.schedule.restore(meta.get("last"), step)
 
     def _say_hello(self) -> None:
         parameters = sum(p.numel() for p in self.algorithm.policy.parameters())
@@ -164,17 +179,12 @@ class Baseline:
         )
 
 
-class _Schedule(BaseCallback):
+class _Between(BaseCallback):
     """What happens between rollouts and at each step. Stable-Baselines3 learns after a rollout, before the next."""
 
     def __init__(self, run: Baseline):
         super().__init__()
         self.run = run
-        train = run.config.train
-        self._should_evaluate, self._should_save = (
-            Every(train.eval_every, run.steps),
-            Every(train.save_every, run.steps),
-        )
         self._spent_on: str | None = None
 
     def _on_training_start(self) -> None:
@@ -183,11 +193,7 @@ class _Schedule(BaseCallback):
     def _on_rollout_start(self) -> None:
         self._spend("act")
         self.run.updated()
-        if self._should_evaluate(self.run.steps):
-            self.run.evaluate()
-        if self._should_save(self.run.steps):
-            self.run.save()
-            self.run.draw()
+        self.run.keep_up()
         self._since = time.perf_counter()  # evaluations count themselves
 
     def _on_step(self) -> bool:
@@ -200,9 +206,6 @@ class _Schedule(BaseCallback):
     def _on_training_end(self) -> None:
         self._spend(None)
         self.run.updated()
-        self.run.evaluate()
-        self.run.save()
-        self.run.draw()
 
     def _spend(self, then: str | None) -> None:
         """Books the time up to now; what comes is to be booked as `then`."""

@@ -1,10 +1,8 @@
 """Nested states, optimisers and random generators as flat tensors by name, the rest as JSON, and back."""
 
-import random
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -88,34 +86,21 @@ def restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": merged})
 
 
-def rng_state(prefix: str, generator: np.random.Generator) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of torch's generators as tensors; of `generator` and Python's `random` as JSON."""
+def rng_state(prefix: str) -> dict[str, Tensor]:
+    """The state of torch's generators as tensors."""
     tensors = {f"{prefix}/torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         states = torch.cuda.get_rng_state_all()
         tensors |= {f"{prefix}/cuda{index}": state for index, state in enumerate(states)}
-    version, words, gauss = random.getstate()
-    numpy_state = _without_arrays(generator.bit_generator.state)
-    return tensors, {"numpy": numpy_state, "python": [version, list(words), gauss]}
+    return tensors
 
 
-def restore_rng(
-    prefix: str, generator: np.random.Generator, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
-) -> None:
+def restore_rng(prefix: str, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `rng_state` gave, on as many CUDA devices as both have; CheckpointError where damaged."""
     try:
         torch.set_rng_state(tensors[f"{prefix}/torch"])
         for index in range(torch.cuda.device_count()):
             if f"{prefix}/cuda{index}" in tensors:
                 torch.cuda.set_rng_state(tensors[f"{prefix}/cuda{index}"], index)
-        generator.bit_generator.state = meta["numpy"]
-        version, words, gauss = meta["python"]
-        random.setstate((version, tuple(words), gauss))
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{prefix}: random state is damaged: {error}") from None
-
-
-def _without_arrays(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_arrays(item) for key, item in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray | np.integer) else value

@@ -91,7 +91,7 @@ class Learner:
         if not torch.isfinite(out["model/grad_norm"]):  # nothing that came of this update is to be trusted
             self.state = self.model.initial(len(rows))
         else:
-            self.state = trajectory.final.detach()
+            self.state = trajectory.final.detach().clone()  # not a view that keeps the whole window alive
             if agent:
                 out |= self.learn_agent(rows, trajectory)
         last = "agent/grad_norm" if agent else "model/grad_norm"

@@ -4,11 +4,9 @@ The run folder is the one that `train_agent.py` leaves, so that everything which
 `step` in its metrics and checkpoints counts updates.
 """
 
-from collections import defaultdict
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import torch
 
 from agent import checkpoint
@@ -16,8 +14,10 @@ from agent.config import Config
 from agent.fields import ConfigError
 from agent.flatten import restore_rng, rng_state
 from agent.learner import Learner
+from agent.means import Means
 from agent.progress import Progress
 from agent.runlog import RunLog
+from agent.schedule import Schedule, uninterrupted
 from agent.windows import Windows
 from replay import Replay, Walkers
 from worldmodel import total
@@ -41,7 +41,8 @@ def teach(
     `heldout/...`: longer than training's windows, since memory is asked to reach further than it was taught. An
     interrupt saves first and says how to go on. The progress goes to `stream`, by default standard error.
 
-    Raises ConfigError where `data` holds no episodes and as `Learner.begin`, Diverged as `Learner.update`.
+    Raises ConfigError where `data` holds no episodes, where the folder is an agent's run, and as `Learner.begin`,
+    Diverged as `Learner.update`.
     """
     replay = Replay(data, EVERYTHING)
     if not len(replay):
@@ -51,35 +52,38 @@ def teach(
     example = replay.get(replay.names()[0])
     learner = Learner(config, example.observation.shape[1:], example.action.shape[1])
     windows = Windows(replay, config.replay, config.seed)
-    begun = _resume(learner, windows, folder)
-    if learner.updates >= updates:
+    schedule = Schedule({"check": max(1, updates // 10)}, updates)
+    begun = _resume(learner, windows, schedule, folder)
+    if learner.updates >= updates and not schedule.any_due(learner.updates):
         return learner
-    tenth = max(1, updates // 10)
-    sums: defaultdict[str, float] = defaultdict(float)
-    count = 0
+    means = Means()
     with RunLog(folder, config) as log, Progress(updates, "updates", name=folder.name, stream=stream) as progress:
         if begun:
             progress.note(begun)
         log.truncate_after(learner.updates)
+
+        def check() -> None:
+            if schedule.due("check", learner.updates):
+                if held_out is not None:
+                    log.log(learner.updates, validate(learner, Replay(held_out, EVERYTHING), held_out_frames))
+                schedule.done("check", learner.updates)
+                _save(learner, windows, schedule, folder, config)
+
         try:
+            check()
             while learner.updates < updates:
                 done_share = learner.updates / updates
                 learner.anneal(done_share)
-                for name, value in learner.update(windows.next(done_share), agent=False).items():
-                    sums[name] += float(value)
-                count += 1
+                with uninterrupted():  # the memory of walkers is of the rows before those that they stand at
+                    figures = learner.update(windows.next(done_share), agent=False)
+                means.add(figures)
                 done = learner.updates
                 progress.update(done, frames=done * config.replay.batch * config.replay.frames)
-                if count == config.train.log_every or done == updates:
-                    log.log(done, {name: value / count for name, value in sums.items()})
-                    sums.clear()
-                    count = 0
-                if done % tenth == 0 or done == updates:
-                    if held_out is not None:
-                        log.log(done, validate(learner, Replay(held_out, EVERYTHING), held_out_frames))
-                    _save(learner, windows, folder, config)
+                if means.updates == config.train.log_every or done == updates:
+                    log.log(done, means.take())
+                check()
         except KeyboardInterrupt:
-            _save(learner, windows, folder, config)
+            _save(learner, windows, schedule, folder, config)
             progress.note(f"interrupted at update {learner.updates} and saved: the same command goes on from here")
             raise
     return learner
@@ -100,20 +104,23 @@ def validate(learner: Learner, replay: Replay, frames: int, rows: int = 2048) ->
     return named | {"heldout/loss": whole, "heldout/surprise": float(figures["surprise"])}
 
 
-def _save(learner: Learner, windows: Windows, folder: Path, config: Config) -> None:
+def _save(learner: Learner, windows: Windows, schedule: Schedule, folder: Path, config: Config) -> None:
     tensors, meta = learner.snapshot()
-    generators, rng = rng_state("rng", np.random.default_rng())
-    meta |= {"rng": rng, "walkers": windows.state_dict(), "env": config.env, "worldmodel": config.worldmodel.name}
-    checkpoint.save(folder / "checkpoints", learner.updates, tensors | generators, meta, config.train.keep)
+    meta |= {"last": schedule.last, "walkers": windows.state_dict()}
+    meta |= {"env": config.env, "worldmodel": config.worldmodel.name}
+    checkpoint.save(folder / "checkpoints", learner.updates, tensors | rng_state("rng"), meta, config.train.keep)
 
 
-def _resume(learner: Learner, windows: Windows, folder: Path) -> str | None:
+def _resume(learner: Learner, windows: Windows, schedule: Schedule, folder: Path) -> str | None:
     """Takes up the last checkpoint, or begins; what `Learner.begin` says."""
     found = checkpoint.load_latest(folder / "checkpoints")
     if found is None:
         return learner.begin()
-    _, tensors, meta = found
+    updates, tensors, meta = found
+    if "steps" in meta:
+        raise ConfigError(f"{folder} is a run that an agent acts in, in steps: give another folder")
     learner.restore(tensors, meta)
     windows.load_state_dict(meta["walkers"])
-    restore_rng("rng", np.random.default_rng(), tensors, meta["rng"])
+    restore_rng("rng", tensors)
+    schedule.restore(meta.get("last"), updates)
     return None

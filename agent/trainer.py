@@ -20,24 +20,14 @@ from agent.evaluate import SEEDS, evaluate, summary
 from agent.fields import ConfigError
 from agent.flatten import restore_rng, rng_state
 from agent.learner import Learner, spaces
+from agent.means import Means
 from agent.plots import plot_returns
 from agent.progress import Progress
 from agent.runlog import RunLog
+from agent.schedule import Schedule, uninterrupted
 from agent.video import openloop_video
 from agent.windows import Windows
 from replay import Replay
-
-
-class Every:
-    """A clock in environment steps: true once for each `period` that has passed."""
-
-    def __init__(self, period: int, start: int = 0):
-        self.period, self.passed = period, start // period
-
-    def __call__(self, step: int) -> bool:
-        due = step // self.period > self.passed
-        self.passed = step // self.period
-        return due
 
 
 class Trainer:
@@ -47,7 +37,6 @@ class Trainer:
         self.config, self.folder, self.first = config, folder, distributed.rank() == 0
         torch.set_num_threads(config.train.threads or torch.get_num_threads())
         torch.manual_seed(config.seed)
-        self.random = np.random.default_rng(config.seed)
         self.environments = envs.make_vector(config.env, config.envs)
         environments = self.environments
         shape, actions, continuous = spaces(environments.single_observation_space, environments.single_action_space)
@@ -56,46 +45,51 @@ class Trainer:
         own_seed = distributed.own_seed(config.seed)
         self.windows = Windows(self.replay, config.replay, own_seed)
         self.steps = 0
+        train = config.train
+        periods = {"evaluate": train.eval_every, "film": train.video_every, "save": train.save_every}
+        self.schedule = Schedule(periods, config.steps)
+        self.since = (train.prefill, 0)
+        """Steps and updates from which on `train.ratio` counts: other numbers where processes have come or gone."""
         self.last_return: float | None = None
         self.log = RunLog(folder, config if self.first else replace(config, wandb="disabled", tensorboard=False))
         if not self.first:
             torch.manual_seed(own_seed)
         begun = self._resume()
         self.learner.share()
-        seed = int(np.random.SeedSequence([own_seed, self.steps]).generate_state(1)[0]) % (SEEDS // 2)
+        # a run that was killed meets other episodes than those it has collected since its last checkpoint
+        entropy = [own_seed, self.steps, self.replay.episodes]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0]) % (SEEDS // 2)
         self.collector = Collector(self.environments, self.replay, actions, seed)
         self.actor = Actor(self.learner, config.envs)
         self.explorer = RandomActor(actions, seed, continuous=continuous)
         self.progress = Progress(config.steps, stream=None if self.first else open(os.devnull, "w"))
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.sums: defaultdict[str, float] = defaultdict(float)
-        self.summed = 0
+        self.means = Means()
         self._say_hello(shape, actions)
         if begun:
             self.progress.note(begun)
 
     def run(self) -> None:
-        """Trains until `config.steps`, then evaluates, saves and draws once more."""
-        train = self.config.train
-        should_evaluate = Every(train.eval_every, self.steps)
-        should_save = Every(train.save_every, self.steps)
-        should_film = Every(train.video_every, self.steps)
-        if self.steps >= self.config.steps:
+        """Trains until `config.steps`, then evaluates, films, draws and saves once more."""
+        if self.steps >= self.config.steps and not self.schedule.any_due(self.steps):
             self.progress.note(f"{self.folder} has its {self.steps} steps already: nothing to do (--steps for more)")
             return
+        self.keep_up()
         while self.steps < self.config.steps:
             self.collect_and_learn()
-            ended = self.steps >= self.config.steps
-            if (should_evaluate(self.steps) or ended) and self.first:
-                self.evaluate()
-            if (should_film(self.steps) or ended) and self.first:
-                self.film()
-            if should_save(self.steps) or ended:
-                self.save()
-                if self.first:
-                    self.draw()
+            self.keep_up()
         self.progress.close()
         distributed.wait()
+
+    def keep_up(self) -> None:
+        """Evaluates, films and saves where that is due; what an interrupt cuts off stays due."""
+        for name, act in (("evaluate", self.evaluate), ("film", self.film), ("save", self.draw)):
+            if self.schedule.due(name, self.steps):
+                if self.first:
+                    act()
+                self.schedule.done(name, self.steps)
+                if name == "save":
+                    self.save()
 
     def collect_and_learn(self) -> None:
         """One step of every environment, and meanwhile the updates that are due."""
@@ -106,11 +100,14 @@ class Trainer:
         self.collector.begin(self.explorer if random else self.actor)
         acted = self._spent("act", started)
         frames = config.replay.batch * config.replay.frames
-        due = (self.steps - config.train.prefill) * config.train.ratio / frames / distributed.processes()
+        begun, updates = self.since
+        due = updates + (self.steps - begun) * config.train.ratio / frames / distributed.processes()
         while ready and self.learner.updates < due:
             progress = self.steps / config.steps
             self.learner.anneal(progress)
-            self._add(self.learner.update(self.windows.next(progress)))
+            with uninterrupted():  # the memory of walkers is of the rows before those that they stand at
+                figures = self.learner.update(self.windows.next(progress))
+            self._add(figures)
             self._show()
         learned = self._spent("learn", acted)
         steps, episodes = self.collector.finish()
@@ -163,15 +160,18 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint from which the same command goes on."""
         tensors, meta = self.learner.snapshot()
-        generators, rng = rng_state("rng", self.random)
         meta |= {
             "steps": self.steps,
-            "rng": rng,
+            "processes": distributed.processes(),
+            "since": self.since,
+            "last": self.schedule.last,
             "walkers": self.windows.state_dict(),
             "env": self.config.env,
             "worldmodel": self.config.worldmodel.name,
         }
-        checkpoint.save(self.folder / "checkpoints", self.steps, tensors | generators, meta, self.config.train.keep)
+        checkpoint.save(
+            self.folder / "checkpoints", self.steps, tensors | rng_state("rng"), meta, self.config.train.keep
+        )
 
     def close(self) -> None:
         """Ends the environments' processes and the log."""
@@ -185,9 +185,18 @@ class Trainer:
             self.log.truncate_after(-1)
             return self.learner.begin()
         self.steps, tensors, meta = found
+        if "steps" not in meta:
+            raise ConfigError(f"{self.folder} was taught from episodes on disk, in updates: give another --run-dir")
         self.learner.restore(tensors, meta)
         self.windows.load_state_dict(meta["walkers"])
-        restore_rng("rng", self.random, tensors, meta["rng"])
+        restore_rng("rng", tensors)
+        self.schedule.restore(meta.get("last"), self.steps)
+        processes = distributed.processes()
+        if meta.get("processes", processes) == processes:
+            begun, updates = meta.get("since", self.since)
+            self.since = (begun, updates)
+        else:
+            self.since = (max(self.steps, self.config.train.prefill), self.learner.updates)
         self.log.truncate_after(self.steps)
         return None
 
@@ -219,17 +228,11 @@ class Trainer:
         self.log.log(self.steps, {"episode/return": episode.ret, "episode/length": episode.length})
 
     def _add(self, figures: Mapping[str, torch.Tensor]) -> None:
-        """Sums figures of updates; every so often their means go to the log."""
-        for name, value in figures.items():
-            self.sums[name] += float(value)
-        self.summed += 1
-        if self.summed >= self.config.train.log_every:
-            means = {name: total / self.summed for name, total in self.sums.items()}
-            means |= {f"time/{name}": seconds for name, seconds in self.seconds.items()}
-            means |= {"updates": self.learner.updates, "skipped": self.learner.skipped}
-            self.log.log(self.steps, means)
-            self.sums.clear()
-            self.summed = 0
+        """Takes figures of updates; every so often their means go to the log."""
+        self.means.add(figures)
+        if self.means.updates >= self.config.train.log_every:
+            means = self.means.take() | {f"time/{name}": seconds for name, seconds in self.seconds.items()}
+            self.log.log(self.steps, means | {"updates": self.learner.updates, "skipped": self.learner.skipped})
 
     def _show(self, *more: str) -> None:
         shown = [f"episodes {self.replay.episodes}"]
@@ -252,8 +255,11 @@ def train(config: Config, folder: Path) -> None:
     try:
         trainer.run()
     except KeyboardInterrupt:
-        trainer.save()
-        trainer.progress.note(f"interrupted at step {trainer.steps} and saved: the same command goes on from here")
+        if distributed.processes() > 1:  # they are at different steps, and go on from one that all have
+            trainer.progress.note("interrupted: the same command goes on from the last checkpoint")
+        else:
+            trainer.save()
+            trainer.progress.note(f"interrupted at step {trainer.steps} and saved: the same command goes on from here")
         raise
     finally:
         trainer.close()

@@ -23,7 +23,7 @@ class Windows:
         """Rows (B, T, ...) as `Walkers.next` gives them, for a run that is `progress` (0 to 1) done."""
         before = len(self.stages) - 1
         stage = min(int(progress * 2 * before), before)
-        if stage != self.stage:
+        if stage > self.stage:  # a run that is made longer after all keeps its windows
             self._begin(stage)
         return self.walkers.next(self.stages[stage][1])
 

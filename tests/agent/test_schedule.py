@@ -1,0 +1,153 @@
+"""When things are due, what Ctrl-C may not cut in two, and a run that was interrupted at its worst moments."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agent import distributed, offline, trainer
+from agent.checkpoint import load_latest
+from agent.cli import parse
+from agent.fields import ConfigError
+from agent.means import Means
+from agent.run import open_run
+from agent.runlog import read_metrics
+from agent.schedule import Schedule, uninterrupted
+from agent.trainer import Trainer
+from replay import Replay
+
+
+def test_due_once_a_period_and_once_at_the_end():
+    schedule = Schedule({"save": 10}, end=25)
+    done = []
+    for step in range(0, 27, 3):
+        if schedule.due("save", step):
+            done.append(step)
+            schedule.done("save", step)
+    assert done == [12, 21]
+    assert schedule.due("save", 27) and not schedule.due("save", 24)
+    schedule.done("save", 27)
+    assert not schedule.any_due(27)
+    schedule.restore(None, 27)
+    assert not schedule.any_due(27)
+    longer = Schedule({"save": 10}, end=40)
+    longer.restore(schedule.last, 27)
+    assert not longer.due("save", 29) and longer.due("save", 30) and longer.due("save", 41)
+
+
+def test_ctrl_c_waits_for_the_end_of_a_block():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
+    try:
+        done = []
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append(True)
+        assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with pytest.raises(ValueError, match="its own"), uninterrupted():
+            raise ValueError("its own")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with uninterrupted():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_means_pass_over_what_is_no_number():
+    means = Means()
+    for value in (1.0, float("nan"), 4.0):
+        means.add({"loss": torch.tensor(value), "half": torch.tensor(value / 2)} if value == value else {})
+    means.add({"loss": torch.tensor(float("inf"))})
+    assert means.updates == 4 and means.take() == {"loss": 2.5, "half": 1.25}
+    assert means.updates == 0 and means.take() == {}
+
+
+def made(folder: Path, *options: str) -> Trainer:
+    words = ["--env", "gym:CartPole-v1", "--preset", "debug", "--run-dir", str(folder), *options]
+    config = parse(words)
+    return Trainer(config, open_run(config))
+
+
+def test_an_interrupted_evaluation_at_the_end_is_made_up_for(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    config = parse(["--env", "gym:CartPole-v1", "--preset", "debug", "--steps", "240", "--run-dir", str(tmp_path)])
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "evaluate", interrupt)
+        patched.setattr(config.train, "eval_every", 1_000)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(config, open_run(config))
+    assert not any("eval/return" in row for row in read_metrics(tmp_path / "metrics.jsonl"))
+    trainer.train(config, open_run(config))
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "eval/return" in row]
+    assert [row["step"] for row in rows] == [240] and (tmp_path / "plots/returns.png").exists()
+
+
+def test_an_interrupted_update_is_saved_whole(tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    run = made(tmp_path, "--steps", "400")
+    update = run.learner.update
+
+    def interrupted(*given, **named):
+        if run.learner.updates == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(*given, **named)
+
+    monkeypatch.setattr(run.learner, "update", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run.run()
+        run.save()
+        walkers, state = run.windows.state_dict(), run.learner.state["h"].clone()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        run.close()
+    assert run.learner.updates == 4
+    again = made(tmp_path)
+    again.close()
+    assert again.learner.updates == 4 and again.windows.state_dict() == walkers
+    assert torch.equal(again.learner.state["h"], state)
+
+
+def test_a_run_killed_before_its_first_checkpoint_collects_other_episodes(tmp_path):
+    for _ in range(2):
+        run = made(tmp_path)
+        while run.steps < 90:  # prefill
+            run.collect_and_learn()
+        run.close()
+    replay = Replay(tmp_path / "episodes", 10_000)
+    first = [replay.get(name).observation[0] for name in replay.names()]
+    assert len(first) > 2 and len(np.unique(first, axis=0)) == len(first)
+
+
+def test_one_process_goes_on_at_its_own_pace_where_four_were(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(distributed, "processes", lambda: 4)
+        run = made(tmp_path, "--steps", "300")
+        while run.steps < 260:
+            run.collect_and_learn()
+        run.save()
+        run.close()
+    assert run.learner.updates == pytest.approx((260 - 100) * 8 / 32 / 4, abs=1)
+    alone = made(tmp_path)
+    before = alone.learner.updates
+    alone.collect_and_learn()
+    alone.close()
+    assert alone.learner.updates - before <= 1
+    found = load_latest(tmp_path / "checkpoints")
+    assert found is not None and found[2]["processes"] == 4
+
+
+def test_steps_and_updates_are_not_taken_for_one_another(tmp_path):
+    run = made(tmp_path / "acts", "--steps", "60")
+    run.run()
+    run.close()
+    with pytest.raises(ConfigError, match="give another folder"):
+        offline.teach(run.config, tmp_path / "acts", tmp_path / "acts/episodes", 100)
+    config = parse(["--env", "gym:CartPole-v1", "--preset", "debug", "--run-dir", str(tmp_path / "taught")])
+    offline.teach(config, open_run(config), tmp_path / "acts/episodes", 3)
+    with pytest.raises(ConfigError, match="in updates: give another --run-dir"):
+        made(tmp_path / "taught")
