@@ -46,6 +46,7 @@ class Session:
         self.view: View
         self.walk: list[np.ndarray | None] = []
         """Actions since the past, and where memory was wiped."""
+        self._wipes = 0
         self._followed = 0
         """How much of the walk the real environment has gone along."""
         self._commands: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -124,7 +125,7 @@ class Session:
             self.past = past
         elif self.past.seed is not None:
             self.real.begin(self.past.seed, len(self.past))
-        self.walk, self._followed = [], 0
+        self.walk, self._wipes, self._followed = [], 0, 0
         self.simulator.observe(self.past)
         self.view = self.simulator.view()
 
@@ -132,6 +133,7 @@ class Session:
         self.simulator.wipe()
         self.view = self.simulator.view()
         self.walk.append(WIPED)
+        self._wipes += 1
 
     def _toggle_real(self, message: dict[str, Any]) -> None:
         self.shows_real = message.get("on") is True
@@ -163,7 +165,7 @@ class Session:
         return self.real.observation
 
     def _header(self) -> dict[str, Any]:
-        imagined = sum(action is not WIPED for action in self.walk)
+        imagined = len(self.walk) - self._wipes
         return {
             "model": self.index,
             "step": self.step,
@@ -172,7 +174,7 @@ class Session:
             "seen": len(self.past),
             "imagined": imagined,
             "frames": self.simulator.frames,
-            "wiped": len(self.walk) - imagined,
+            "wiped": self._wipes,
             "reward": self.view.reward,
             "continues": self.view.continues,
             "norms": self.view.norms,

@@ -57,14 +57,13 @@ class Simulator:
         self.frames += 1
 
     def wipe(self) -> None:
-        """Forgets all but the frame that it stands at.
+        """Forgets all but the frame that it stands at: what `remembered` names becomes that of `initial`.
 
-        The mixers' memory becomes that of `initial`. The frame's own features stay, and so does the picture, for in a
-        dream there is no real frame to look at anew: the next frame can come from these and the action alone.
+        The frame's own features stay, and so does the picture, for in a dream there is no real frame to look at anew:
+        the next frame can come from these and the action alone. Where h is all the memory there is, latents alone stay.
         """
         empty = self.learner.model.initial(1)
-        kept = {name: self.state[name] for name in self.state.keys() if name != "memory"}
-        self.state, self.frames = empty.update(kept), 0
+        self.state, self.frames = self.state.copy().update(empty.select(*remembered(self.state))), 0
 
     @torch.no_grad()
     def view(self) -> View:
@@ -86,9 +85,15 @@ class Simulator:
         return view
 
 
+def remembered(state: State) -> list[str]:
+    """What of a State holds the past: `memory`, or, of a model without one (`rssm`), all but the latents z."""
+    return ["memory"] if "memory" in state.keys() else [name for name in state.keys() if name != "z"]
+
+
 def norms(state: State, model: str) -> dict[str, dict[str, float | None]]:
     """Euclidean norms of what stands in memory: `{layer 1: {blocks ssm: 3.2, ...}, ...}`; flags are left out."""
-    leaves = {key: leaf for key, leaf in state["memory"].items(True, True) if leaf.is_floating_point()}
+    memory = state["memory"] if "memory" in state.keys() else state.select(*remembered(state))
+    leaves = {key: leaf for key, leaf in memory.items(True, True) if leaf.is_floating_point()}
     values = torch.stack([leaf.float().norm() for leaf in leaves.values()]).tolist() if leaves else []
     found: dict[str, dict[str, float | None]] = {}
     for key, value in zip(leaves, values, strict=True):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import envs
+import worldmodel
 from agent import checkpoint, presets
 from agent.config import Config
 from agent.learner import Learner, spaces
@@ -15,11 +16,12 @@ from replay import EpisodeBuilder, save_episode
 ENV = "ObjectRecall:size=32,delay=30"
 
 
-def made(folder: Path, env: str = ENV, seed: int = 0, rows: int = 40) -> Path:
+def made(folder: Path, env: str = ENV, seed: int = 0, rows: int = 40, model: str = "lssvwm") -> Path:
     """A run at step 7 with a checkpoint and one episode of random actions, of so many rows at most."""
     environment = envs.make(env)
     shape, actions, continuous = spaces(environment.observation_space, environment.action_space)
-    config = presets.apply("debug", "image" if len(shape) == 3 else "vector", Config(env=env, run_dir=str(folder)))
+    config = Config(env=env, run_dir=str(folder), worldmodel=worldmodel.find(model)[1](name=model))
+    config = presets.apply("debug", "image" if len(shape) == 3 else "vector", config)
     config.train.device, config.train.precision = "cpu", "float32"
     open_run(config)
     torch.manual_seed(seed)

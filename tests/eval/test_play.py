@@ -131,6 +131,19 @@ def test_wiping_empties_memory_and_keeps_the_frame(session, runs):
     assert_shows(next_frame, model, dreamed(model, without_memory(model, dreamed(model, start, [2])), [1]))
 
 
+@pytest.mark.parametrize("model", ["rssm", "examples.minimal_gru:MinimalGRU"])
+def test_a_model_whose_h_is_its_memory_can_be_wiped_and_keeps_the_latents(tmp_path, model):
+    session = Session(Models([made(tmp_path / "run", "gym:CartPole-v1", model=model)]))
+    told(session, do="latents", mode=True)
+    before, _ = told(session, do="act", action=1)
+    z = session.simulator.state["z"]
+    after, _ = told(session, do="wipe")
+    assert before["norms"]["h"]["memory"] > 0 and after["norms"]["h"]["memory"] == 0
+    assert torch.equal(session.simulator.state["z"], z)
+    assert told(session, do="act", action=1)[0]["frames"] == 1
+    session.close()
+
+
 def test_real_environment_goes_under_the_same_actions_also_when_asked_for_late(session):
     told(session, do="new", frames=1, seed=9)
     actions = [0, 1, 1, 2]
