@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from envs import families, outside
-from envs.errors import CannotImport, MissingPackage, UnknownEnvironment, WrongOptions
-from envs.options import check_options, nearest, read_options
+from envs.errors import CannotImport, CannotMake, MissingPackage, UnknownEnvironment, WrongOptions
+from envs.options import check_options, check_required, nearest, read_options
 
 if TYPE_CHECKING:
     import gymnasium
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CannotImport",
+    "CannotMake",
     "MissingPackage",
     "UnknownEnvironment",
     "WrongOptions",
@@ -84,7 +85,7 @@ def forms() -> list[str]:
 def check_name(name: str) -> None:
     """Raise `UnknownEnvironment` unless `make` knows the name and the options it carries; makes no environment.
 
-    Options are checked by their names; whether a value is right, the environment says when it is made.
+    Options are checked by their names; whether a value is right or one is missing, `make` says.
     """
     if name.startswith(GYM_PREFIX):
         _check_gym(name)
@@ -206,7 +207,8 @@ def make(name: str, **options: Any) -> gymnasium.Env:
         options: passed to the environment, e.g. `labels=True` for Memory Maze; they go before the name's.
 
     Raises:
-        UnknownEnvironment: no environment has this name, or not the options it carries, or its package is missing.
+        UnknownEnvironment: no environment has this name, or not the options it carries, or it has to have others, or
+            a package is missing.
         ValueError: an environment whose spaces are not supported, or an option's value that is wrong.
     """
     if name.startswith(GYM_PREFIX):
@@ -215,6 +217,7 @@ def make(name: str, **options: Any) -> gymnasium.Env:
 
         return make_gym(name.removeprefix(GYM_PREFIX), **options)
     named, carried = _resolve(name)
+    check_required(name, {*named.fixed, *carried, *options}, named.build)
     try:
         return named.build(**named.fixed, **carried | options)
     except TypeError as error:
@@ -228,8 +231,7 @@ def make_vector(name: str, n: int, **options: Any) -> ForkserverVectorEnv:
     """n environments of one name, each in a worker process of its own; see `envs.vector`.
 
     Raises:
-        UnknownEnvironment: no environment has this name, or not the options it carries, or its package is missing.
-        ValueError, RuntimeError: n is less than 1, or the environment cannot be made, as from `make`.
+        UnknownEnvironment, ValueError, RuntimeError: as from `make`, or n is less than 1.
     """
     check_name(name)
     from envs.vector import ForkserverVectorEnv

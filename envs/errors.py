@@ -16,11 +16,15 @@ class UnusableName(UnknownEnvironment):
 
 
 class WrongOptions(UnusableName):
-    """A name carries options that its environment does not take."""
+    """A name carries options that its environment does not take, or lacks one that it has to have."""
 
 
 class MissingPackage(UnusableName):
     """The package that an environment comes from is not installed."""
+
+
+class CannotMake(UnusableName):
+    """An environment that is known, and that cannot be made here, as where a package that it needs is missing."""
 
 
 class CannotImport(UnusableName):

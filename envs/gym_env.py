@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import RescaleAction
 
+from envs.errors import CannotMake
 from envs.pictures import PICTURE, to_picture
 
 
@@ -22,9 +23,13 @@ def make_gym(id: str, **options: Any) -> gymnasium.Env:
     Raises:
         ValueError: the observations are neither images nor vectors, or the actions are neither discrete from 0 nor
             a vector of bounded numbers.
-        gymnasium.error.Error: Gymnasium cannot make the environment.
+        CannotMake: Gymnasium cannot make the environment, in its own words.
     """
-    return adapt(gymnasium.make(id, **options), f"gym:{id}")
+    try:
+        env = gymnasium.make(id, **options)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise CannotMake(f"gym:{id} cannot be made: {' '.join(str(error).split())}") from error
+    return adapt(env, f"gym:{id}")
 
 
 def adapt(env: gymnasium.Env, name: str) -> gymnasium.Env:

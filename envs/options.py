@@ -51,6 +51,21 @@ def check_options(base: str, options: Collection[str], build: Callable[..., Any]
         raise WrongOptions(f"{base} has no option {option!r}: did you mean {nearest(option, known)!r}?")
 
 
+def check_required(name: str, given: Collection[str], build: Callable[..., Any]) -> None:
+    """Raise `WrongOptions` where `build` has to have options that are not `given`; the name is for the message."""
+    parameters = inspect.signature(build).parameters.values()
+    required = [parameter.name for parameter in parameters if _is_named(parameter) and _has_no_default(parameter)]
+    missing = [option for option in required if option not in given]
+    if missing:
+        wants = f"option{'s' if missing[1:] else ''} {', '.join(map(repr, missing))}"
+        carried = name + ("," if "=" in name else ":")
+        raise WrongOptions(f"{name} needs the {wants}: write {carried}{','.join(f'{m}=value' for m in missing)}")
+
+
+def _has_no_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty
+
+
 def _is_named(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
 

@@ -19,6 +19,8 @@ from gymnasium.vector.utils import batch_space
 from envs.worker import serve
 
 _JOIN_SECONDS = 5.0
+_DEATHS = 3  # of an environment's process, without a step between, after which it is not started again
+_SEEDS = 1_000_000  # seeds that follow from others stay below; evaluation's begin here (`agent.evaluate.SEEDS`)
 
 StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -47,7 +49,7 @@ class ForkserverVectorEnv(VectorEnv):
 
     A worker that dies is started again. For the step in which it died it gives its last observation, reward
     0, truncated True and `info["worker_restarted"]`, with a warning; the next step resets it, with a seed
-    that follows from the seed of `reset`, the worker's number and the number of its restarts.
+    below 1,000,000 that follows from the seed of `reset`, the worker's number and the number of its restarts.
 
     Args:
         name, options: passed to `envs.make` in the worker.
@@ -56,7 +58,8 @@ class ForkserverVectorEnv(VectorEnv):
     Raises:
         ValueError, RuntimeError: n is less than 1, or `envs.make` refuses, in its own words.
         WorkerError: `envs.make` failed in another way; later, from any call, an environment raised an
-            exception or died again before its first observation.
+            exception, gave what cannot be pickled, died again before its first observation, or died for the
+            third time without a step between.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -69,6 +72,7 @@ class ForkserverVectorEnv(VectorEnv):
         self._pending: str | None = None
         self._needs_reset = np.ones(n, bool)
         self._restarts = [0] * n
+        self._deaths = [0] * n  # of each environment since its last step
         self._root_seed = np.random.SeedSequence().entropy
         self._was_reset = self._needs_reset
         # Seeds for the next reset of each environment; None goes on with the environment's own generator.
@@ -210,10 +214,12 @@ class ForkserverVectorEnv(VectorEnv):
 
     def _take_step(self, i: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         try:
-            return self._call(i, "step")
+            answer = self._call(i, "step")
         except WorkerDied as death:
             self._restart(i, death)
             return self._observations[i], 0.0, False, True, {"worker_restarted": True}
+        self._deaths[i] = 0
+        return answer
 
     def _call(self, i: int, kind: str) -> Any:
         """Worker i's answer of this kind; its spaces, the first thing a new worker sends, are passed over."""
@@ -227,7 +233,11 @@ class ForkserverVectorEnv(VectorEnv):
                 return answer
 
     def _restart(self, i: int, death: WorkerDied, seed: int | None = None) -> None:
-        """Start a new process for environment i, without waiting for it."""
+        """Start a new process for environment i, without waiting for it; WorkerError where that has not helped."""
+        self._deaths[i] += 1
+        if self._deaths[i] >= _DEATHS:
+            times = f"{self._deaths[i]} times without a step between"
+            raise WorkerError(f"environment {i} ({self._name}) died {times} ({death})") from death
         self._restarts[i] += 1
         # The number makes each message new: Python shows the same one only once.
         warnings.warn(
@@ -238,7 +248,7 @@ class ForkserverVectorEnv(VectorEnv):
         self._workers[i] = _Worker(self._name, self._options)
         if seed is None:
             sequence = np.random.SeedSequence(self._root_seed, spawn_key=(i, self._restarts[i]))
-            seed = int(sequence.generate_state(1)[0])
+            seed = int(sequence.generate_state(1)[0]) % _SEEDS
         self._next_seeds[i] = seed
 
     def _check_open(self) -> None:

@@ -9,17 +9,21 @@ changes ("moving") and over all. See `agent.openloop`.
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 
 import envs
 from agent.actor import Actor, RandomActor
 from agent.cli import one_line_errors
+from agent.collector import Policy
 from agent.evaluate import SEEDS
 from agent.fields import ConfigError
 from agent.learner import Learner
@@ -67,10 +71,19 @@ def main(argv: Sequence[str]) -> None:
     except ValueError as error:
         print(f"no video: {error}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(result))
+        print(as_json(result))
     else:
         print(f"{config.env} at step {step}, {len(episodes)} held-out episodes: PSNR in dB by horizon")
         print_table(result)
+
+
+def as_json(result: dict[str, dict[str, list[float]]]) -> str:
+    """What `score` returned; the mean over no window, for which JSON has no number, is null."""
+    tables = {
+        name: {row: [value if math.isfinite(value) else None for value in values] for row, values in table.items()}
+        for name, table in result.items()
+    }
+    return json.dumps(tables, allow_nan=False)
 
 
 def print_table(result: dict[str, dict[str, list[float]]]) -> None:
@@ -86,27 +99,26 @@ def held_out(learner: Learner, env: str, episodes: int) -> list[Episode]:
     """Whole episodes on the evaluation's seeds, under the policy and under random actions in turn."""
     environment = envs.make(env)
     actions = learner.model.actions
+    continuous = isinstance(environment.action_space, Box)
+
+    def policy(i: int) -> Policy:
+        return RandomActor(actions, SEEDS + i, continuous=continuous) if i % 2 else Actor(learner, 1)
+
     try:
-        return [
-            _episode(environment, Actor(learner, 1) if i % 2 == 0 else RandomActor(actions, SEEDS + i), i, actions)
-            for i in track(range(episodes), "episodes", "held out")
-        ]
+        return [_episode(environment, policy(i), i, actions) for i in track(range(episodes), "episodes", "held out")]
     finally:
         environment.close()
 
 
-def _episode(
-    environment: gymnasium.Env,
-    policy: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    index: int,
-    actions: int,
-) -> Episode:
+def _episode(environment: gymnasium.Env, policy: Policy, index: int, actions: int) -> Episode:
+    continuous = isinstance(environment.action_space, Box)
     builder = EpisodeBuilder(actions)
     frame, _ = environment.reset(seed=SEEDS + index)
     builder.first(frame)
     is_first = np.ones(1, bool)
     while True:
-        action = int(policy(frame[None], is_first)[0])
+        chosen = policy(frame[None], is_first)[0]
+        action = chosen if continuous else int(chosen)
         frame, reward, terminated, truncated, _ = environment.step(action)
         builder.add(action, frame, float(reward), terminated)
         is_first = np.zeros(1, bool)
@@ -115,8 +127,11 @@ def _episode(
 
 
 def mean_image(replay: Replay, every: int = 10) -> torch.Tensor:
-    """The mean of every tenth training frame (H, W, C) in 0..1."""
-    frames = [replay.get(name).observation[::every] for name in replay.names()]
+    """The mean of every tenth training frame (H, W, C) in 0..1; damaged episodes are passed over."""
+    frames = []
+    for name in replay.names():
+        with suppress(KeyError):
+            frames.append(replay.get(name).observation[::every])
     if not frames:
         raise ConfigError("the run has no episodes")
     return torch.from_numpy(np.concatenate(frames).mean(0) / 255).float()

@@ -82,13 +82,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def load(folder: Path) -> list[Episode]:
-    """The episodes of a folder, oldest first. Raises ConfigError where there are none, or without labels."""
+    """The episodes of a folder, oldest first, but for damaged ones. Raises ConfigError for no folder or no labels."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder")
     replay = Replay(folder, EVERYTHING)
     episodes = []
     for name in replay.names():
-        episode = replay.get(name)
+        try:
+            episode = replay.get(name)
+        except KeyError:
+            continue  # damaged, of which replay has warned
         if missing := [label for label in LABELS if label not in episode.labels]:
             raise ConfigError(
                 f"{folder / name} has no label {missing[0]}: collect episodes with python -m replay.collect"

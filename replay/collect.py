@@ -162,9 +162,11 @@ def _settle(folder: Path, recording: Recording) -> None:
         write_atomically(path, write)
         return
     try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise Unrecordable(f"{path} cannot be read: give another folder") from None
+        found = None
+    if not isinstance(found, dict):
+        raise Unrecordable(f"{path} cannot be read: give another folder")
     other = [name for name in wanted if name not in found or found[name] != wanted[name]]
     if other:
         differences = "; ".join(f"{name} {found.get(name)!r}, not {wanted[name]!r}" for name in other)

@@ -1,16 +1,22 @@
 """Open-loop prediction: which frames are compared, what is scored, and the video that comes of it."""
 
+import json
+from dataclasses import replace
+
+import gymnasium
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 from agent import presets
 from agent.config import Config
 from agent.learner import Learner
-from agent.openloop import predict, psnr, score
+from agent.openloop import Windows, predict, psnr, score
 from agent.video import openloop_strip, openloop_video
-from replay import Episode
+from eval import openloop, probe
+from replay import Episode, Replay
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +97,46 @@ def test_the_video_can_be_read_back(learner: Learner, tmp_path):
 def test_the_strip_shows_context_and_predictions(learner: Learner, tmp_path):
     openloop_strip(predict(learner, episode(40), horizon=5), tmp_path / "strip.png", every=2, zoom=1)
     assert imageio.imread(tmp_path / "strip.png").shape == (3 * 32, (1 + 3) * (32 + 2), 3)
+
+
+class Painted(gymnasium.Env):
+    """Three pictures, whose actions are two numbers."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 3
+        return self.observation_space.low.copy(), {}
+
+    def step(self, action):
+        self.left -= 1
+        return self.observation_space.high.copy(), 0.0, False, self.left == 0, {}
+
+
+def test_held_out_episodes_may_have_continuous_actions(monkeypatch):
+    spec = EnvSpec("Painted-v0", entry_point=Painted)
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    learner = Learner(presets.apply("debug", "image", Config()), (64, 64, 3), 2, continuous=True)
+    for held_out in openloop.held_out(learner, "gym:Painted-v0", 2):
+        assert held_out.action.shape == (4, 2) and (np.abs(held_out.action[1:]) % 1 > 0).all()
+
+
+@pytest.mark.parametrize("read", [openloop.mean_image, lambda replay: probe.load(replay.folder)])
+def test_damaged_episodes_are_passed_over(tmp_path, read):
+    whole = replace(episode(9), labels={name: np.zeros((9, 2)) for name in probe.LABELS})
+    Replay(tmp_path, 100).add(whole)
+    expected = read(Replay(tmp_path, 100))
+    (tmp_path / "00000001-9.npz").write_text("damaged")
+    with pytest.warns(UserWarning, match="renamed"):
+        found = read(Replay(tmp_path, 100))
+    assert len(found) == len(expected)
+
+
+def test_json_has_null_where_no_window_moves():
+    still = torch.zeros(1, 2, 4, 4, 3)
+    result = score([Windows(torch.tensor([3]), still[:, 0], still, still, still, still)], still[0, 0])
+    read = json.loads(openloop.as_json(result), parse_constant=pytest.fail)
+    assert read["moving"]["model"] == [None, None] and read["moving"]["windows"] == [0]
+    assert read["all"]["model"] == [60, 60]

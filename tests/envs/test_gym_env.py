@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.utils.env_checker import check_env
 
@@ -103,3 +104,15 @@ def test_refusals_are_one_line_and_name_the_environment(register, args, says):
 def test_observations_that_are_not_arrays_are_refused():
     with pytest.raises(ValueError, match="only images and flat vectors"):
         envs.make("gym:Blackjack-v1")
+
+
+@pytest.mark.parametrize("error", [gymnasium.error.DependencyNotInstalled, ModuleNotFoundError])
+def test_what_gymnasium_cannot_make_is_told_in_one_line(monkeypatch, error):
+    def lacking(**_):
+        raise error("a box is not installed,\nyou can install it")
+
+    spec = EnvSpec("Lacking-v0", entry_point=lacking)
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    with pytest.raises(envs.CannotMake) as raised:
+        envs.make("gym:Lacking-v0")
+    assert str(raised.value) == "gym:Lacking-v0 cannot be made: a box is not installed, you can install it"

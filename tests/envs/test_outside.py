@@ -32,6 +32,10 @@ CODE = """
     class Words(Count):
         observation_space = gymnasium.spaces.Text(9)
 
+    class Paid(Count):
+        def __init__(self, wage, hours, start=0):
+            super().__init__(start)
+
     def anything(**options):
         return Count(**options)
 """
@@ -98,6 +102,25 @@ def test_refusals_are_one_line(name, says):
     with pytest.raises(envs.UnknownEnvironment) as raised:
         envs.check_name(name)
     assert says in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("carried", "says"),
+    [
+        ("", "needs the options 'wage', 'hours': write counting.environment:Paid:wage=value,hours=value"),
+        (":start=3,wage=1", "needs the option 'hours': write counting.environment:Paid:start=3,wage=1,hours=value"),
+    ],
+)
+@pytest.mark.parametrize("use", [envs.kind, envs.make, lambda name: envs.make_vector(name, 1)])
+def test_options_that_it_has_to_have_are_named(use, carried, says):
+    name = f"counting.environment:Paid{carried}"
+    with pytest.raises(envs.WrongOptions) as raised:
+        use(name)
+    assert str(raised.value) == f"{name} {says}"
+
+
+def test_options_that_it_has_to_have_may_be_given_in_either_way():
+    assert envs.make("counting.environment:Paid:start=3,wage=1", hours=2).reset()[0] == 3
 
 
 def test_spaces_that_are_not_supported_are_refused():

@@ -13,9 +13,11 @@ import pytest
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError
 
 import envs
+from agent.evaluate import SEEDS
 from envs.vector import WorkerError
 
 FAULTY = "gym:faulty_env:Faulty-v0"
+DIE, UNPICKLABLE = 2, 3
 
 
 @pytest.fixture
@@ -100,6 +102,29 @@ def test_dead_worker_is_restarted_and_its_episode_truncated(make_vector):
         np.testing.assert_array_equal(one[0], other[0])
 
 
+def test_worker_that_dies_once_in_a_while_is_always_restarted(make_vector):
+    vector = make_vector(FAULTY, 1)
+    vector.reset(seed=0)
+    for restart in range(1, 4):
+        with pytest.warns(UserWarning, match=rf"exit code 7.*restart {restart}"):
+            vector.step([DIE])
+        *_, infos = vector.step([0])
+        # Seeds that training meets stay below those of evaluation.
+        assert 0 <= infos["seed"][0] < SEEDS
+        assert vector.step([0])[1] == 1.0
+
+
+def test_worker_that_keeps_dying_is_given_up(make_vector):
+    vector = make_vector(FAULTY, 2)
+    vector.reset(seed=0)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="worker 1"):
+            vector.step([0, DIE])
+        vector.step([0, 0])
+    with pytest.raises(WorkerError, match=r"^environment 1 \(.*\) died 3 times without a step .*exit code 7\)$"):
+        vector.step([0, DIE])
+
+
 def test_worker_that_dies_during_a_step_is_noticed(make_vector):
     vector = make_vector(FAULTY, 2)
     vector.reset(seed=0)
@@ -130,11 +155,24 @@ def test_exceptions_come_with_the_workers_traceback(make_vector):
     np.testing.assert_array_equal(observations[:, 0], [2, 0])
 
 
+def test_an_answer_that_cannot_be_pickled_is_an_error(make_vector):
+    vector = make_vector(FAULTY, 2)
+    vector.reset(seed=0)
+    processes = vector.processes
+    with pytest.raises(WorkerError, match=r"environment 1 (.|\n)*pickle local object"):
+        vector.step([0, UNPICKLABLE])
+    observations, *_ = vector.step([0, 0])
+    np.testing.assert_array_equal(observations[:, 0], [2, 0])
+    assert vector.processes == processes
+
+
 def test_refusals_are_the_environments_own(make_vector):
     with pytest.raises(
         ValueError, match=r"^gym:FrozenLake-v1 has observations .*only images and flat vectors \(Box\) are supported$"
     ):
         make_vector("gym:FrozenLake-v1", 2)
+    with pytest.raises(envs.CannotMake, match="^gym:faulty_env:Lacking-v0 cannot be made: a box is not installed, you"):
+        make_vector("gym:faulty_env:Lacking-v0", 1)
     with pytest.raises(ValueError, match="at least 1"):
         make_vector("gym:CartPole-v1", 0)
 

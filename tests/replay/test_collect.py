@@ -103,6 +103,14 @@ def test_other_settings_are_refused(tmp_path, capsys):
         collect(RECALL, 1, "random", tmp_path)
 
 
+@pytest.mark.parametrize("text", ["[1]", "[]", "{", "null"])
+def test_damaged_settings_are_refused(tmp_path, text):
+    (tmp_path / "collect.json").write_text(text)
+    with pytest.raises(Unrecordable) as refusal:
+        collect(RECALL, 1, "random", tmp_path)
+    assert str(refusal.value) == f"{tmp_path / 'collect.json'} cannot be read: give another folder"
+
+
 @pytest.mark.parametrize(
     ("env", "policy", "options", "words"),
     [
