@@ -1,13 +1,15 @@
 """What gradient checkpointing costs in time and saves in memory: worldmodel.checkpoint_frames side by side."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from agent.fields import parse_blocks
+from agent.fields import ConfigError, parse_blocks
 from agent.learner import choose_device
 from eval.bench_scaling import gradient_pass
 from eval.timing import medians, peak_memory, reset_peak
 from worldmodel.lssvwm import LSSVWMConfig
+from worldmodel.tokenizer import GRID
 
 WINDOWS = ("1x1024", "8x128")
 SEGMENTS = (0, 16, 64)
@@ -26,11 +28,15 @@ def bench_checkpointing(
     Returns:
         {"size", "windows": {window: {segment: {"ms_per_frame", "kb_per_frame", "peak_gb"}}}}; memory is the peak
         above what was held before the pass.
+
+    Raises:
+        ConfigError: an argument cannot be measured; before anything is.
     """
+    sizes = {window: _window(window) for window in windows}
+    _check(segments, size)
     device = choose_device("auto")
     table: dict[str, Any] = {}
-    for window in windows:
-        ((batch, frames),) = parse_blocks(window)
+    for window, (batch, frames) in sizes.items():
         works = {
             segment: gradient_pass(LSSVWMConfig(checkpoint_frames=segment), batch, frames, (size, size, 3), device)
             for segment in segments
@@ -47,6 +53,23 @@ def bench_checkpointing(
                 "peak_gb": peak,
             }
     return {"size": size, "windows": table}
+
+
+def _window(text: str) -> tuple[int, int]:
+    """`8x128` -> (8, 128)"""
+    with suppress(ValueError):
+        ((batch, frames),) = parse_blocks(text)
+        if batch and frames:
+            return batch, frames
+    raise ConfigError(f"--windows wants batch x frames, such as 8x128, not {text!r}")
+
+
+def _check(segments: Sequence[int], size: int) -> None:
+    block = LSSVWMConfig.block_frames
+    if wrong := [segment for segment in segments if segment < 0 or segment % block]:
+        raise ConfigError(f"--segments wants 0 or multiples of {block}, not {wrong[0]}")
+    if size % GRID or size < 2 * GRID:
+        raise ConfigError(f"--size wants multiples of {GRID} from {2 * GRID}, not {size}")
 
 
 def print_table(result: dict[str, Any]) -> None:

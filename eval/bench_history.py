@@ -10,6 +10,7 @@ import torch
 from agent import presets
 from agent.actor import Actor
 from agent.config import Config, model_config
+from agent.fields import ConfigError
 from agent.learner import Learner
 from eval.bench_update import random_rows
 from eval.timing import medians
@@ -61,10 +62,10 @@ def bench_act(
 
 
 def _lived(name: str, histories: Sequence[int], preset: str) -> tuple[Learner, dict[int, State]]:
-    """A learner, and the State (1,) after each number of frames of noise: multiples of 64."""
+    """A learner, and the State (1,) after each number of frames of noise. Raises ConfigError: multiples of 64."""
     window = 64
     if wrong := [history for history in histories if history < 1 or history % window]:
-        raise SystemExit(f"histories are multiples of {window}, not {wrong[0]}")
+        raise ConfigError(f"--histories wants multiples of {window}, not {wrong[0]}")
     learner = Learner(presets.apply(preset, "image", Config(worldmodel=model_config(name))), SHAPE, ACTIONS)
     state, states = learner.model.initial(1), {}
     rows = random_rows(1, window, SHAPE, ACTIONS).to(learner.device)

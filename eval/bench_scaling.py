@@ -1,6 +1,7 @@
 """Cost per frame of a window's forward and backward pass against the window's length, for world models side by side."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import worldmodel
 from agent import presets
 from agent.config import Config, WorldModelConfig, model_config
-from agent.fields import changed, fields
+from agent.fields import ConfigError, changed, fields
 from agent.files import replace_atomically
 from agent.learner import choose_device
 from eval.bench_update import random_rows
@@ -89,6 +90,14 @@ def print_table(result: dict[str, Any]) -> None:
             print(f"{name:12s} {length:7d} {row['us_per_frame']:9.1f} {row['kb_per_frame']:9.1f}")
 
 
+def check_format(path: Path) -> None:
+    """Raise ConfigError where `plot` has no format for a name."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise ConfigError(f"--plot {path} is no picture's name: want one such as {path.stem}.png")
+
+
 def plot(result: dict[str, Any], path: Path) -> None:
     """Time and memory per frame against the window, every model on one figure."""
     from matplotlib.figure import Figure
@@ -97,7 +106,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for axes, key, label in zip(
         figure.subplots(1, 2), ("us_per_frame", "kb_per_frame"), ("microseconds a frame", "KB a frame"), strict=True
     ):
-        for name, marker in zip(result["models"], "os^Dvx", strict=False):
+        for name, marker in zip(result["models"], cycle("os^Dvx"), strict=False):
             lengths = result["models"][name]
             axes.plot(list(lengths), [row[key] for row in lengths.values()], marker=marker, label=name)
         axes.set(xscale="log", yscale="log", xlabel="frames in a window", ylabel=label)

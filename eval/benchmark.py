@@ -21,8 +21,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import torch  # noqa: E402
 
 import worldmodel  # noqa: E402
+from agent.cli import one_line_errors  # noqa: E402
+from agent.fields import ConfigError  # noqa: E402
 from agent.files import write_text_atomically  # noqa: E402
 from eval import bench_checkpointing, bench_envs, bench_history, bench_scaling, bench_update  # noqa: E402
+from eval.options import positive  # noqa: E402
 from worldmodel.ssd import implementation  # noqa: E402
 
 
@@ -30,7 +33,13 @@ def main(argv: Sequence[str]) -> None:
     """Run one benchmark and print its table, or one JSON object."""
     arguments = _parser().parse_args(argv)
     options = {k: v for k, v in vars(arguments).items() if k not in ("run", "show", "json", "plot")}
-    result = arguments.run(**options)
+    with one_line_errors():
+        if arguments.json not in (None, "-"):
+            _make_way("--json", Path(arguments.json))
+        if getattr(arguments, "plot", None):
+            bench_scaling.check_format(Path(arguments.plot))
+            _make_way("--plot", Path(arguments.plot))
+        result = arguments.run(**options)
     text = json.dumps(result | {"hardware": hardware(), "kernel": kernel()})
     if arguments.json == "-":
         print(text)
@@ -41,6 +50,16 @@ def main(argv: Sequence[str]) -> None:
             write_text_atomically(Path(arguments.json), text + "\n")
     if getattr(arguments, "plot", None):
         bench_scaling.plot(result, Path(arguments.plot))
+
+
+def _make_way(option: str, path: Path) -> None:
+    """Make the folder of a file before minutes are spent on what goes into it. Raises ConfigError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: its folder cannot be made: {error.strerror}") from None
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder: want a file")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,17 +80,19 @@ def _parser() -> argparse.ArgumentParser:
     update.add_argument("--preset", default="cpu", choices=["debug", "cpu", "gpu"])
     update.add_argument("--size", default="preset", choices=list(bench_update.SIZES), help="parameters, about")
     update.add_argument("--part", default="all", choices=["all", "model"], help="the world model alone, or all")
-    update.add_argument("--batch", type=int, default=8, help="windows (default: 8)")
-    update.add_argument("--frames", type=int, default=64, help="frames in a window (default: 64)")
-    update.add_argument("--repeats", type=int, default=10, help="updates timed (default: 10)")
+    update.add_argument("--batch", type=positive, default=8, help="windows (default: 8)")
+    update.add_argument("--frames", type=positive, default=64, help="frames in a window (default: 64)")
+    update.add_argument("--repeats", type=positive, default=10, help="updates timed (default: 10)")
 
     scaling = command(
         "scaling", bench_scaling.bench_scaling, bench_scaling.print_table, "time and memory a frame by window length"
     )
     known = worldmodel.names()
     scaling.add_argument("--models", nargs="+", default=bench_scaling.MODELS, choices=known, metavar="MODEL")
-    scaling.add_argument("--lengths", nargs="+", type=int, default=bench_scaling.LENGTHS, help="frames in a window")
-    scaling.add_argument("--rounds", type=int, default=3, help="passes timed of each (default: 3)")
+    scaling.add_argument(
+        "--lengths", nargs="+", type=positive, default=bench_scaling.LENGTHS, help="frames in a window"
+    )
+    scaling.add_argument("--rounds", type=positive, default=3, help="passes timed of each (default: 3)")
     scaling.add_argument("--plot", metavar="PATH", help="draw the figure there")
 
     checkpointing = command(
@@ -87,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--segments", nargs="+", type=int, default=bench_checkpointing.SEGMENTS, help="frames of a segment; 0: keep all"
     )
     checkpointing.add_argument("--size", type=int, default=64, help="pixels of a frame's side (default: 64)")
-    checkpointing.add_argument("--rounds", type=int, default=5, help="passes timed of each (default: 5)")
+    checkpointing.add_argument("--rounds", type=positive, default=5, help="passes timed of each (default: 5)")
 
     for name, run, words in (
         ("dream", bench_history.bench_dream, "milliseconds an imagined frame by length of history"),
@@ -99,10 +120,10 @@ def _parser() -> argparse.ArgumentParser:
         history.add_argument(
             "--histories", nargs="+", type=int, default=bench_history.HISTORIES, help="frames seen before"
         )
-        history.add_argument("--rounds", type=int, default=50, help="frames timed of each (default: 50)")
+        history.add_argument("--rounds", type=positive, default=50, help="frames timed of each (default: 50)")
 
     envs = command("envs", bench_envs.bench_envs, bench_envs.print_table, "steps/s of Memory Maze: stock and ours")
-    envs.add_argument("--steps", type=int, default=400, help="steps of each (default: 400)")
+    envs.add_argument("--steps", type=positive, default=400, help="steps of each (default: 400)")
     return parser
 
 

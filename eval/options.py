@@ -1,5 +1,6 @@
-"""Words of a command line that are for train_agent.py, beside a command's own."""
+"""Words of a command line that are for train_agent.py, beside a command's own; names and numbers among those."""
 
+import argparse
 from collections.abc import Sequence
 
 from agent.config import Config
@@ -38,3 +39,15 @@ def names(text: str) -> list[str]:
 def numbers(text: str) -> list[int]:
     """`0,1` -> [0, 1]; a ValueError, which argparse words, where one is no whole number."""
     return [int(number) for number in text.split(",")]
+
+
+def positive(text: str) -> int:
+    """`3` -> 3; anything but a whole number of 1 or more is an error that argparse words."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"want a whole number of 1 or more, not {text!r}")
+    return int(text)
+
+
+def positives(text: str) -> list[int]:
+    """`5,10` -> [5, 10], each as `positive`."""
+    return [positive(number) for number in text.split(",")]

@@ -1,11 +1,13 @@
 """The benchmarks' command line, and that what they compare is measured and named. No figure is judged here."""
 
 import json
+from unittest.mock import patch
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 
-from eval import bench_history, bench_scaling
+from eval import bench_checkpointing, bench_history, bench_scaling
 from eval.benchmark import main
 from eval.timing import medians, peak_memory, reset_peak
 
@@ -68,3 +70,64 @@ def test_checkpointing_has_every_window_and_segment(capsys):
     main("checkpointing --windows 2x16 --segments 0 16 --size 32 --rounds 1 --json".split())
     rows = json.loads(capsys.readouterr().out)["windows"]["2x16"]
     assert list(rows) == ["0", "16"] and all(row["ms_per_frame"] > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "checkpointing --windows 1x16 foo",
+        "checkpointing --windows 0x16",
+        "checkpointing --segments 0 7",
+        "checkpointing --segments -16",
+        "checkpointing --size 33",
+        "dream --histories 65",
+        "scaling --plot figure",
+    ],
+)
+def test_refusals_are_one_line_before_anything_is_measured(words, monkeypatch, capsys):
+    for module in (bench_checkpointing, bench_scaling, bench_history):
+        monkeypatch.setattr(module, "medians", _never)
+    with pytest.raises(SystemExit) as error:
+        main(words.split())
+    assert error.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(words.split()[1])
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["update --repeats 0", "update --batch 0", "dream --rounds 0", "scaling --lengths 16 -5", "envs --steps 0"],
+)
+def test_numbers_are_of_1_or_more(words, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(words.split())
+    _, option, *numbers = words.split()
+    assert error.value.code == 2
+    said = f"error: argument {option}: want a whole number of 1 or more, not '{numbers[-1]}'"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_folders_are_made_before_anything_is_measured(option, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file.png").touch()
+    monkeypatch.setattr(bench_scaling, "medians", _never)
+    for path in (tmp_path / "file.png" / "x.png", tmp_path):
+        with pytest.raises(SystemExit) as error:
+            main(["scaling", option, str(path)])
+        assert error.value.code == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith(f"{option} {path}")
+    with pytest.raises(AssertionError, match="measured"):
+        main(["scaling", option, str(tmp_path / "none" / "x.png")])
+    assert (tmp_path / "none").is_dir()
+
+
+def _never(*_):
+    raise AssertionError("measured")
+
+
+def test_every_model_is_drawn(tmp_path):
+    rows = {64: {"us_per_frame": 1.0, "kb_per_frame": 1.0}}
+    with patch.object(Axes, "plot", autospec=True, side_effect=Axes.plot) as plot:
+        bench_scaling.plot({"models": dict.fromkeys("abcdefgh", rows)}, tmp_path / "s.png")
+    assert [call.kwargs["label"] for call in plot.call_args_list] == [*"abcdefgh"] * 2
