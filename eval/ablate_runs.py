@@ -12,6 +12,7 @@ from agent.cli import parse
 from agent.config import Config
 from agent.fields import ConfigError, fields
 from agent.learner import check
+from agent.ppo import PPOConfig
 from agent.run import file_name, open_run
 from eval.normalised import normaliser
 from eval.options import field
@@ -74,8 +75,20 @@ def plan(arguments: argparse.Namespace, options: Sequence[str]) -> list[Run]:
                     words.append(f"--train.threads={max(1, torch.get_num_threads() // arguments.jobs)}")
                 folder = arguments.out / file_name(f"{env}-{label}-s{seed}")
                 words.append(f"--run-dir={folder}")
-                runs.append(Run(label, env, seed, folder, tuple(words), _opened(words).steps))
+                config = _opened(words)
+                _refuse_longer(folder, config)
+                runs.append(Run(label, env, seed, folder, tuple(words), config.steps))
     return runs
+
+
+def _refuse_longer(folder: Path, config: Config) -> None:
+    """A run that was trained beyond the budget of this comparison; one overshoots by a step of all environments."""
+    found = checkpoint.load_latest(folder / "checkpoints")
+    rollout = config.agent.rollout if isinstance(config.agent, PPOConfig) else 1
+    if found is not None and found[0] >= config.steps + config.envs * rollout:
+        raise ConfigError(
+            f"{folder} has {found[0]:,} steps already, not {config.steps:,}: use another --out or --steps"
+        )
 
 
 def _refuse(arguments: argparse.Namespace, options: Sequence[str]) -> None:

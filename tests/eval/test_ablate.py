@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.checkpoint import load_latest
+from agent.checkpoint import load_latest, save
 from agent.cli import parse
 from agent.run import open_run
 from eval import ablate
@@ -114,6 +114,14 @@ def test_refusals_are_one_line_before_any_training(
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and line in said[0]
     assert not list(tmp_path.glob("**/checkpoints/*")) and not (tmp_path / "logs").exists()
+
+
+def test_a_longer_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    open_run(parse(["--env", ENV, "--preset", "debug", "--steps", "130", "--run-dir", str(tmp_path / NAMES[0])]))
+    save(tmp_path / NAMES[0] / "checkpoints", 132, {}, {}, keep=1)
+    with pytest.raises(SystemExit):
+        ablate.main([*SHORT, "--worldmodels", "lssvwm", "--out", str(tmp_path)])
+    assert "has 132 steps already, not 130: use another --out or --steps" in capsys.readouterr().err
 
 
 def test_a_run_made_otherwise_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
