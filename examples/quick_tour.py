@@ -14,6 +14,7 @@ stands what to raise. The commands of the README do the same at full length, wit
 
 # %%
 import os
+import shutil
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -52,6 +53,7 @@ def play_randomly(seed: int) -> Episode:
     return builder.finish()
 
 
+shutil.rmtree(folder / "episodes", ignore_errors=True)  # an earlier tour's, perhaps of another environment
 replay = Replay(folder / "episodes", capacity_steps=10_000)
 for seed in range(40):  # thousands, where nothing but learning is wanted of them
     replay.add(play_randomly(seed))
