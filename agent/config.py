@@ -1,6 +1,7 @@
 """The whole configuration of a run: its fields (each field's comment is its --help), its checks, its file."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,8 @@ MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_na
     "hidden",
 }
 """Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
+AT_LEAST_ONE = {"discount_horizon"}
+"""Numbers, by the last part of their name, that begin at one."""
 AT_MOST_ONE = {"discount", "final_rate", "restart", "unimix", "lam", "slow_rate", "return_rate"}
 """Numbers, by the last part of their name, that are shares."""
 
@@ -154,7 +157,7 @@ def _refusals(config: Config) -> Iterator[str]:
             if isinstance(number, int | float) and not isinstance(number, bool):
                 yield from _number_refusals(name, number)
     device = config.train.device
-    if device not in ("auto", "cpu", "cuda") and not (device[:5] == "cuda:" and device[5:].isdecimal()):
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]*))?", device):
         yield f"train.device wants auto, cpu, cuda or cuda:<number>, got {device!r}"
     if isinstance(config.agent, PPOConfig):
         steps = config.envs * config.agent.rollout
@@ -165,13 +168,7 @@ def _refusals(config: Config) -> Iterator[str]:
             )
         return
     model = config.worldmodel
-    frames = config.replay.stages()[0][1]  # the stages after it are multiples of the first
-    if frames < model.block_frames or frames % model.block_frames:
-        name = "frames" if frames == config.replay.frames else "first_frames"
-        yield (
-            f"replay.{name} ({frames}) must be a multiple of worldmodel.block_frames ({model.block_frames}): "
-            f"a window is cut into blocks"
-        )
+    yield from _window_refusals(config.replay, model.block_frames)
     if isinstance(model, LSSVWMConfig):
         if model.checkpoint_frames % model.block_frames:
             yield (
@@ -194,6 +191,19 @@ def _refusals(config: Config) -> Iterator[str]:
             yield f"worldmodel.mlp * worldmodel.width ({model.mlp} * {model.width}) must come to 1 unit or more"
 
 
+def _window_refusals(replay: ReplayConfig, block: int) -> Iterator[str]:
+    first, frames = replay.first_frames, replay.frames
+    halves = [frames // 2**times for times in range(frames.bit_length()) if frames % 2**times == 0]
+    wanted = f"must be a multiple of worldmodel.block_frames ({block}): a window is cut into blocks"
+    if frames % block:
+        yield f"replay.frames ({frames}) {wanted}"
+    if first and first not in halves:
+        lengths = ", ".join(str(length) for length in reversed(halves) if length % block == 0)
+        yield f"replay.first_frames ({first}) must be one of 0, {lengths}: they double up to replay.frames ({frames})"
+    if first % block:
+        yield f"replay.first_frames ({first}) {wanted}"
+
+
 def _number_refusals(name: str, number: float) -> Iterator[str]:
     leaf = name.split(".")[-1]
     if not math.isfinite(number):
@@ -201,6 +211,8 @@ def _number_refusals(name: str, number: float) -> Iterator[str]:
     elif number < 0 or (number == 0 and leaf not in MAY_BE_ZERO and not leaf.endswith("_weight")):
         zero = "zero or more" if leaf in MAY_BE_ZERO or leaf.endswith("_weight") else "more than zero"
         yield f"{name} must be {zero}, got {number}"
+    elif leaf in AT_LEAST_ONE and number < 1:
+        yield f"{name} must be one or more, got {number}"
     elif leaf in AT_MOST_ONE and number > 1:
         yield f"{name} is a share: at most 1, got {number}"
 

@@ -1,35 +1,10 @@
-"""Files that are whole or not there: written aside, flushed to the disk, then moved into place."""
+"""Files that are whole or not there, by `replay.atomic`: of any kind, and of text."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
+from replay.atomic import replace_atomically, sync_folder
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_atomically(path: Path, fill: Callable[[Path], object]) -> None:
-    """Make `path` by `fill(temporary)`: whoever reads `path` sees the old file or the whole new one.
-
-    The temporary file keeps the suffix of `path` (writers such as matplotlib's choose the format by it) and
-    is removed when `fill` or the move fails.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        fill(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+__all__ = ["replace_atomically", "sync_folder", "write_text_atomically"]
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import envs
 import worldmodel
-from agent import distributed
+from agent import distributed, machine
 from agent.actor_critic import ActorCritic, ActorCriticConfig
 from agent.checkpoint import match
 from agent.config import Config
@@ -221,9 +221,10 @@ def check(config: Config) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is cuda where there is one: with several processes, each its own."""
+    """`auto` is cuda where there is one: with several processes, each its own. ConfigError for one that is not here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    machine.check_device(name)
     return torch.device(name)
 
 

@@ -8,7 +8,7 @@ from gymnasium.spaces import Box
 from torch import nn
 
 import envs
-from agent import checkpoint
+from agent import checkpoint, machine
 from agent.actor import Actor
 from agent.checkpoint import CheckpointError
 from agent.collector import Policy
@@ -81,9 +81,12 @@ def count(module: nn.Module) -> int:
 
 
 def _config(folder: Path) -> Config:
+    """As stored; but of a device that is not here, what there is."""
     config = stored_config(folder)
     if config is None:
         raise ConfigError(f"{folder} holds no run (no config.yaml)")
+    if not machine.has(config.train.device):
+        config.train.device = "auto"
     return config
 
 

@@ -1,17 +1,24 @@
 """A run's folder: where it lies, what is in it, and whether a command may go on with it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from agent import machine
 from agent.config import Config, load_config, save_config, validate
 from agent.fields import ConfigError, Field, fields, format_blocks
+from agent.lock import alone
 
 FOLDERS = ("episodes", "checkpoints", "plots", "videos")
 
 FREE = {"run_dir", "steps", "wandb", "tensorboard", "worldmodel.checkpoint_frames"} | {
     f"train.{name}" for name in ("log_every", "eval_every", "save_every", "video_every", "keep", "threads", "device")
 }
-"""What a resumed run may change: how long, how often and where, but nothing that decides what is learnt."""
+"""What a resumed run may change: how long, how often and where.
+
+Of these `steps` alone tells on what is learnt: the learning rate falls, and windows grow, by shares of all steps.
+"""
 
 
 def run_folder(env: str, name: str, seed: int | str, run_dir: str = "") -> Path:
@@ -45,8 +52,16 @@ def open_run(config: Config) -> Path:
     """The run's folder, made or, where the same run is already there, taken up again.
 
     Contents: config.yaml, metrics.jsonl (by RunLog), episodes/, checkpoints/, plots/, videos/. A ConfigError
-    where the folder holds another run, or something that is not a run.
+    where the folder holds another run, or something that is not a run, where another process trains in it, and where
+    the machine lacks what is newly asked of it.
     """
+    with training(config) as folder:
+        return folder
+
+
+@contextmanager
+def training(config: Config) -> Iterator[Path]:
+    """The folder of `open_run`, in which no other process trains as long as this lasts."""
     validate(config)
     folder = folder_of(config)
     stored = stored_config(folder)
@@ -54,13 +69,23 @@ def open_run(config: Config) -> Path:
         _refuse_another(folder, stored, config)
     elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no run (no config.yaml): use another --run-dir")
-    try:
+    if stored is None or machine.asked(stored) != machine.asked(config):
+        machine.check(config)
+    with _one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, folder / "config.yaml")
-        make_folders(folder)
+    with alone(folder):
+        with _one_line(folder):
+            save_config(config, folder / "config.yaml")
+            make_folders(folder)
+        yield folder
+
+
+@contextmanager
+def _one_line(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(f"run folder {folder} cannot be made: {error.strerror}") from None
-    return folder
 
 
 def make_folders(folder: Path) -> None:

@@ -8,7 +8,19 @@ from typing import Self
 from agent.config import Config
 from agent.sinks import JsonLines, Row, Sink, read_metrics
 
-__all__ = ["Row", "RunLog", "read_metrics"]
+__all__ = ["Row", "RunLog", "check", "read_metrics"]
+
+
+def check(config: Config) -> None:
+    """A ConfigError where TensorBoard or W&B is wanted and its package is missing."""
+    if config.tensorboard:
+        from agent import sink_tensorboard
+
+        sink_tensorboard.package()
+    if config.wandb != "disabled":
+        from agent import sink_wandb
+
+        sink_wandb.package(config.wandb)
 
 
 class RunLog:

@@ -22,12 +22,7 @@ class TensorBoard(Sink):
 
     def __init__(self, folder: Path):
         """Raises ConfigError where the package is missing."""
-        try:
-            from tensorboard.compat.proto.summary_pb2 import Summary
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ConfigError("--tensorboard True needs a package: pip install 'lssvwm[tensorboard]'") from None
-        self._summary, self._writer_class = Summary, SummaryWriter
+        self._summary, self._writer_class = package()
         self._folder = folder / FOLDER
         self._opened: Any = None
 
@@ -70,6 +65,16 @@ class TensorBoard(Sink):
         writer = self._writer()
         writer.file_writer.add_summary(summary, step)
         writer.flush()
+
+
+def package() -> tuple[Any, Any]:
+    """The classes Summary and SummaryWriter; a ConfigError where the package is missing."""
+    try:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError("--tensorboard True needs a package: pip install 'lssvwm[tensorboard]'") from None
+    return Summary, SummaryWriter
 
 
 def animated_gif(frames: np.ndarray, fps: int = 8) -> bytes:

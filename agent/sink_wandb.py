@@ -20,11 +20,8 @@ class WeightsAndBiases(Sink):
 
     def __init__(self, folder: Path, config: Config):
         """Raises ConfigError where the package is missing or W&B refuses."""
-        try:
-            import wandb
-        except ImportError:
-            raise ConfigError(f"--wandb {config.wandb} needs a package: pip install 'lssvwm[wandb]'") from None
-        self._wandb: Any = wandb
+        wandb = package(config.wandb)
+        self._wandb = wandb
         self._reached = folder / "wandb-step"
         self._told = _read_step(self._reached)
         try:
@@ -69,6 +66,15 @@ class WeightsAndBiases(Sink):
         self._run.log({"step": step, **values})
         # Not flushed to the disk: torn by a power cut, it costs no more than some rows told twice.
         self._reached.write_text(f"{step}\n", encoding="utf-8")
+
+
+def package(mode: str) -> Any:
+    """The module `wandb`, which `--wandb mode` needs; a ConfigError where it is missing."""
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(f"--wandb {mode} needs a package: pip install 'lssvwm[wandb]'") from None
+    return wandb
 
 
 def _id(folder: Path) -> str:

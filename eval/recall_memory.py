@@ -26,6 +26,7 @@ from agent.offline import EVERYTHING
 from agent.openloop import psnr
 from agent.progress import track
 from replay import Episode, EpisodeBuilder, Replay
+from replay.atomic import in_turn
 from worldmodel import Rows, State
 
 AT_ONCE = 16
@@ -54,12 +55,17 @@ def measure(learner: Learner, env: str, delay: int, episodes: int) -> Figures:
 
 
 def gather(env: str, episodes: int, folder: Path, seed: int) -> None:
-    """So many episodes of random actions in `folder`; what is there stays, and what is missing is played."""
-    replay = Replay(folder, EVERYTHING)
+    """So many episodes of random actions in `folder`; what is there stays, and what is missing is played.
+
+    Another command at work in the folder is waited for, as by `replay.collect`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     environment = envs.make(env, labels=True)
     actions = int(environment.action_space.n)  # type: ignore[attr-defined]
-    for index in track(range(replay.episodes, episodes), "episodes", folder.name):
-        replay.add(play(environment, seed + index, actions))
+    with in_turn(folder):
+        replay = Replay(folder, EVERYTHING)
+        for index in track(range(replay.episodes, episodes), "episodes", folder.name):
+            replay.add(play(environment, seed + index, actions))
     environment.close()
 
 

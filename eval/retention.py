@@ -16,6 +16,7 @@ RUN/retention.json for each run as it ends, and OUT/retention.json and OUT/reten
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +30,13 @@ from agent.files import write_text_atomically
 from agent.learner import Learner, check, spaces
 from agent.offline import EVERYTHING, teach
 from agent.restore import load_run
-from agent.run import file_name, open_run
+from agent.run import file_name, stored_config, training
 from eval import maze_memory, recall_memory
-from eval.options import joined, names, numbers
+from eval.options import joined, names, numbers, positive, positives
 from eval.retention_plot import plot
-from replay import Replay
+from replay import Episode, Replay
 from replay.collect import collect
+from replay.record import Unrecordable
 from worldmodel.match import count, matched
 
 RECALL = {
@@ -80,15 +82,12 @@ WALK = 800
 def main(argv: Sequence[str]) -> None:
     """The command."""
     arguments, options = _arguments(argv)
-    results = []
     with one_line_errors():
+        _check_together(arguments)
+        results = [_measured(run, arguments) for run in arguments.runs]
         for seed in arguments.seeds:
             for name in arguments.worldmodels:
-                arguments.runs.append(_teach(arguments, options, name, seed))
-                results.append(_measured(arguments.runs[-1], arguments))
-        results = [_measured(run, arguments) for run in arguments.runs]
-        if len({"delays" in result for result in results}) > 1:
-            raise ConfigError("runs in mazes and runs with delays have no table in common")
+                results.append(_measured(_teach(arguments, options, name, seed), arguments))
     mazes = "delays" not in results[0]
     (maze_memory if mazes else recall_memory).print_table(results)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -110,16 +109,16 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--env", default="ObjectRecall:delay=2..50,shown=4,back=3", help="what is taught (default: %(default)s)"
     )
-    parser.add_argument("--updates", type=int, default=1_800, help="updates of each (default: %(default)s)")
-    parser.add_argument("--data", type=int, help="episodes to teach (default: 3000 short ones, 30 in a maze)")
+    parser.add_argument("--updates", type=positive, default=1_800, help="updates of each (default: %(default)s)")
+    parser.add_argument("--data", type=positive, help="episodes to teach (default: 3000 short ones, 30 in a maze)")
     parser.add_argument(
         "--delays",
-        type=numbers,
+        type=positives,
         default=[5, 10, 25, 50, 100, 256, 512],
         metavar="5,10",
         help="frames between disappearing and return to measure at (default: 5 to 512, four windows)",
     )
-    parser.add_argument("--episodes", type=int, help="held-out episodes (default: 100 a delay, 8 in a maze)")
+    parser.add_argument("--episodes", type=positive, help="held-out episodes (default: 100 a delay, 8 in a maze)")
     parser.add_argument(
         "--unmatched", action="store_true", help="leave layers as they are: not as many parameters as lssvwm has"
     )
@@ -128,9 +127,25 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments, options = parser.parse_known_args(joined(argv))
     if not arguments.runs and not arguments.worldmodels:
         parser.error("name runs, or --worldmodels to teach")
+    if min(arguments.seeds) < 0:
+        parser.error("--seeds wants numbers of 0 or more")
     if arguments.runs and options:
         parser.error(f"{options[0]}: options of train_agent.py go with --worldmodels")
     return arguments, options
+
+
+def _check_together(arguments: argparse.Namespace) -> None:
+    """Refuse runs in more than one environment, whatever the delays that they were taught at."""
+    found = [config.env for run in arguments.runs if (config := stored_config(run))]
+    for env in [*found, arguments.env] if arguments.worldmodels else found:
+        if _without_delay(env) != _without_delay(found[0] if found else env):
+            raise ConfigError(f"runs in {found[0]} and runs in {env} have no table in common")
+
+
+def _without_delay(env: str) -> tuple[str, list[str]]:
+    """An environment's name and its options, but for the delay: each is measured in its turn."""
+    base, _, options = env.partition(":")
+    return base, sorted(option for option in options.split(",") if option and not option.startswith("delay="))
 
 
 def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
@@ -147,9 +162,9 @@ def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: i
         lssvwm = configuration(arguments.env, "lssvwm", seed, arguments.out / "none", options).worldmodel
         with refusals():
             config.worldmodel = matched(config.worldmodel, *shape, count(lssvwm, *shape))
-    open_run(config)
-    train, held_out = _episodes(config.env, arguments)
-    teach(config, folder, train, arguments.updates, held_out)
+    with training(config):
+        train, held_out = _episodes(config.env, arguments)
+        teach(config, folder, train, arguments.updates, held_out)
     return folder
 
 
@@ -157,12 +172,30 @@ def _episodes(env: str, arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Folders of episodes to teach, and of others to validate on; collected where they are missing."""
     train, held_out = (arguments.out / "episodes" / file_name(f"{env}-{part}") for part in ("train", "heldout"))
     if _is_maze(env):
-        collect(env, arguments.data or 30, "waypoints", train, seed=0)
-        collect(env, 4, "waypoints", held_out, seed=1)
+        episodes = arguments.data or 30
+        _collect(env, episodes, "waypoints", train, seed=0)
+        _collect(env, 4, "waypoints", held_out, seed=1)
     else:
-        recall_memory.gather(env, arguments.data or 3_000, train, seed=0)
+        episodes = arguments.data or 3_000
+        recall_memory.gather(env, episodes, train, seed=0)
         recall_memory.gather(env, 64, held_out, seed=500_000)
+    _refuse_more(train, episodes)
     return train, held_out
+
+
+def _collect(env: str, episodes: int, policy: str, folder: Path, seed: int, steps: int | None = None) -> None:
+    """As `replay.collect.collect`; raises ConfigError in place of Unrecordable."""
+    try:
+        collect(env, episodes, policy, folder, seed=seed, steps=steps)
+    except Unrecordable as error:
+        raise ConfigError(str(error)) from None
+
+
+def _refuse_more(folder: Path, episodes: int) -> None:
+    """All the episodes of a folder are taught."""
+    held = len(Replay(folder, EVERYTHING))
+    if held > episodes:
+        raise ConfigError(f"{folder} holds {held} episodes, not {episodes}: give another --out, or --data {held}")
 
 
 def configuration(env: str, name: str, seed: int, folder: Path, options: Sequence[str]) -> Config:
@@ -180,14 +213,14 @@ def _measured(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     wanted = {"step": step, "episodes": arguments.episodes or (8 if maze else 100)}
     if not maze:
         wanted["delays"] = arguments.delays
+    named = {"run": run.name, "label": _label(run)}
     path = run / "retention.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if all(stored.get(name) == value for name, value in wanted.items()):
-            return stored
+            return stored | named
     result = {
-        "run": run.name,
-        "label": run.name.rpartition("-s")[0] or run.name,
+        **named,
         "worldmodel": config.worldmodel.name,
         "seed": config.seed,
         "env": config.env,
@@ -204,12 +237,15 @@ def _measured(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _label(run: Path) -> str:
+    """What a run's seeds have in common: its folder's name without the `-s0` at its end."""
+    return re.sub(r"-s\d+$", "", run.name) or run.name
+
+
 def _in_maze(learner: Learner, config: Config, episodes: int, folder: Path) -> dict[str, Any]:
     """Retrieval, reasoning and views, on episodes that are collected where they are missing."""
-    walks, returns = folder / "walks", folder / "reverse"
-    collect(config.env, episodes, "waypoints", walks, seed=2, steps=WALK)
-    collect(config.env, episodes, "reverse", returns, seed=3, steps=WALK)
-    walked, retraced = ([replay.get(name) for name in replay.names()] for replay in _replays(walks, returns))
+    walked = _walks(config.env, episodes, "waypoints", folder / file_name(f"{config.env}-walks"), seed=2)
+    retraced = _walks(config.env, episodes, "reverse", folder / file_name(f"{config.env}-reverse"), seed=3)
     return {
         "retrieval": maze_memory.continued(learner, retraced, 0.5),
         "reasoning": maze_memory.continued(learner, walked, 0.72),
@@ -217,8 +253,11 @@ def _in_maze(learner: Learner, config: Config, episodes: int, folder: Path) -> d
     }
 
 
-def _replays(*folders: Path) -> list[Replay]:
-    return [Replay(folder, EVERYTHING) for folder in folders]
+def _walks(env: str, episodes: int, policy: str, folder: Path, seed: int) -> list[Episode]:
+    """The first so many episodes of a folder."""
+    _collect(env, episodes, policy, folder, seed, WALK)
+    replay = Replay(folder, EVERYTHING)
+    return [replay.get(name) for name in replay.names()[:episodes]]
 
 
 def _check_env(env: str) -> None:

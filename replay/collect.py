@@ -15,19 +15,17 @@ missing. A folder holds episodes of one such set, written in its collect.json.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 import envs
 from envs.policies import POLICIES
-from replay.atomic import remove_leftovers, write_atomically
+from replay.atomic import in_turn, remove_leftovers, write_atomically
 from replay.buffer import OWN_NAME
 from replay.progress import Progress
 from replay.record import Recording, Unrecordable
@@ -110,7 +108,7 @@ def collect(
     recording = _checked(Recording(env, policy, seed, steps, noise))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with in_turn(folder):
         remove_leftovers(folder)
         _settle(folder, recording)
         missing = sorted(set(range(episodes)) - held(folder))
@@ -171,18 +169,6 @@ def _settle(folder: Path, recording: Recording) -> None:
     if other:
         differences = "; ".join(f"{name} {found.get(name)!r}, not {wanted[name]!r}" for name in other)
         raise Unrecordable(f"{folder} was collected with {differences}: give another folder")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which goes with the process; where a file system has none, do without."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class _Tally:

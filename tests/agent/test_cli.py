@@ -1,6 +1,8 @@
 """Options over presets over defaults, and errors of one line."""
 
 import dataclasses
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -90,7 +92,21 @@ def test_spellings():
         ("--train.ratio nan", "train.ratio must be finite, got nan"),
         ("--agent.lam 1.5", "agent.lam is a share: at most 1, got 1.5"),
         ("--worldmodel.blocks 0x2", "worldmodel.blocks must be more than zero, got 0"),
+        ("--agent.discount-horizon 0.5", "agent.discount_horizon must be one or more, got 0.5"),
         ("--train.device gpu", "train.device wants auto, cpu, cuda or cuda:<number>, got 'gpu'"),
+        ("--train.device cuda:٣", "train.device wants auto, cpu, cuda or cuda:<number>, got 'cuda:٣'"),
+        (
+            "--replay.frames 64 --replay.first-frames 128 --worldmodel.block-frames 16",
+            "replay.first_frames (128) must be one of 0, 16, 32, 64: they double up to replay.frames (64)",
+        ),
+        (
+            "--replay.frames 64 --replay.first-frames 40 --worldmodel.block-frames 8",
+            "replay.first_frames (40) must be one of 0, 8, 16, 32, 64: they double up to replay.frames (64)",
+        ),
+        (
+            "--replay.frames 96 --replay.first-frames 30 --worldmodel.block-frames 16",
+            "replay.first_frames (30) must be one of 0, 48, 96: they double up to replay.frames (96)",
+        ),
         (
             "--replay.frames 20 --worldmodel.block-frames 16",
             "replay.frames (20) must be a multiple of worldmodel.block_frames (16)",
@@ -247,6 +263,7 @@ def test_a_resumed_run_keeps_what_it_was_made_with_and_may_go_on_longer(monkeypa
     open_run(parse(words("--preset debug --replay.batch 4")))
     # The presets of the day do not reach into a run that is under way.
     monkeypatch.setitem(presets.PRESETS, "debug", presets.PRESETS["debug"] | {"replay.frames": 32})
+    monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))  # looked for before it is stored
     again = parse(words("--preset debug --steps 999 --train.save-every 5 --wandb offline"))
     folder = open_run(again)
     assert (again.replay.batch, again.replay.frames, again.steps) == (4, 16, 999)

@@ -1,6 +1,8 @@
 """The measure of what a model expects of a return, with models whose memory is known."""
 
+import fcntl
 import math
+import os
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from agent.config import Config
 from agent.evaluate import SEEDS
 from agent.learner import Learner
 from envs.recall import BACK
-from eval.recall_memory import measure, play
+from eval.recall_memory import gather, measure, play
+from replay import Replay
 
 DELAY = 7
 
@@ -96,3 +99,25 @@ def test_an_oracle_remembers_everything_and_a_wiped_one_nothing(learner, monkeyp
 def test_scenes_have_no_object_to_judge(learner):
     found = measure(learner, "SceneCut", DELAY, 2)
     assert set(found["return"]) == {"surprise", "psnr", "copy_psnr"}
+
+
+def test_episodes_are_gathered_by_one_command_at_a_time(tmp_path, monkeypatch):
+    """Under the lock of `replay.collect`, the count of what is there included."""
+    (tmp_path / "train").mkdir()
+
+    def held(function):
+        def checked(*arguments):
+            descriptor = os.open(tmp_path / "train", os.O_RDONLY)
+            try:
+                with pytest.raises(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                os.close(descriptor)
+            return function(*arguments)
+
+        return checked
+
+    monkeypatch.setattr("eval.recall_memory.Replay", held(Replay))
+    monkeypatch.setattr("eval.recall_memory.play", held(play))
+    gather("ObjectRecall:delay=2", 2, tmp_path / "train", seed=0)
+    assert len(list((tmp_path / "train").glob("*.npz"))) == 2

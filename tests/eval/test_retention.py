@@ -1,15 +1,23 @@
 """The command: models taught and measured, taken up, compared again, and what it refuses."""
 
+import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
+from agent.config import Config, load_config, save_config
+from agent.fields import ConfigError
 from eval import retention
 from eval.retention import main
+from replay import Episode, EpisodeBuilder, Replay
 
 SMALL = """--preset=debug --replay.batch 2 --replay.frames 16 --replay.first-frames 8 --worldmodel.block-frames 8
     --worldmodel.width 32 --worldmodel.latents 16 --worldmodel.classes 8""".split()
+KINDS = ("walks", "reverse")
 SHORT = "--data 6 --updates 4 --delays 2,4 --episodes 2".split()
 
 
@@ -72,3 +80,137 @@ def test_without_anything_to_do_it_says_what_it_wants(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         main([])
     assert "name runs, or --worldmodels to teach" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [("--delays", "5,0"), ("--episodes", "-3"), ("--data", "0"), ("--updates", "0"), ("--seeds", "0,-1")],
+)
+def test_numbers_are_checked_before_anything_is_taught(
+    option: str, wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_teach", lambda *_: pytest.fail("taught"))
+    with pytest.raises(SystemExit) as error:
+        main(["--worldmodels", "lssvwm", option, wrong, "--out", str(tmp_path / "out")])
+    assert error.value.code == 2 and not (tmp_path / "out").exists()
+    assert option in capsys.readouterr().err.splitlines()[-1]
+
+
+def run_of(folder: Path, env: str = "ObjectRecall") -> Path:
+    """A run folder as far as it is read where nothing is loaded or measured."""
+    folder.mkdir(parents=True)
+    save_config(Config(env=env), folder / "config.yaml")
+    return folder
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is taught, loaded and measured, in order; nothing is."""
+    done = []
+
+    def teach(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
+        done.append(f"taught {name}-s{seed}")
+        return run_of(arguments.out / f"{name}-s{seed}")
+
+    def load(run: Path) -> tuple[Config, SimpleNamespace, int]:
+        done.append(f"loaded {run.name}")
+        return load_config(run / "config.yaml"), SimpleNamespace(model=torch.nn.Linear(1, 1)), 4
+
+    def measure(*_: object) -> dict[str, dict[str, float]]:
+        done.append("measured")
+        return {moment: {"surprise": 1.0, "psnr": 20.0} for moment in ("return", "just_seen", "reset")}
+
+    monkeypatch.setattr(retention, "_teach", teach)
+    monkeypatch.setattr(retention, "load_run", load)
+    monkeypatch.setattr(retention.recall_memory, "measure", measure)
+    return done
+
+
+def test_each_run_is_loaded_once_and_measured_as_soon_as_it_is_taught(tmp_path: Path, steps: list[str]) -> None:
+    teach = ["--worldmodels", "gru,s5", "--env", "ObjectRecall"]
+    main([str(run_of(tmp_path / "old")), *teach, "--delays", "2", "--out", str(tmp_path)])
+    each = [["taught gru-s0", "loaded gru-s0", "measured"], ["taught s5-s0", "loaded s5-s0", "measured"]]
+    assert steps == ["loaded old", "measured", *each[0], *each[1]]
+
+
+def test_labels_are_names_without_the_seed(tmp_path: Path, steps: list[str]) -> None:
+    runs = [str(run_of(tmp_path / name)) for name in ("gru-small", "gru-slow", "gru-slow-s0", "gru-s12")]
+
+    def labels() -> list[str]:
+        main([*runs, "--delays", "2", "--out", str(tmp_path)])
+        return [result["label"] for result in json.loads((tmp_path / "retention.json").read_text())]
+
+    assert labels() == ["gru-small", "gru-slow", "gru-slow", "gru"]
+    # figures that were stored under another label are not measured anew
+    stored = json.loads((tmp_path / "gru-small" / "retention.json").read_text())
+    (tmp_path / "gru-small" / "retention.json").write_text(json.dumps(stored | {"label": "gru"}))
+    assert labels()[0] == "gru-small" and steps.count("measured") == 4
+
+
+def test_one_figure_is_of_one_environment(tmp_path: Path, steps: list[str], capsys: pytest.CaptureFixture) -> None:
+    one, other = (str(run_of(tmp_path / env, env)) for env in ("ObjectRecall", "SceneCut"))
+    for command in ([one, other], [one, "--worldmodels", "gru", "--env", "SceneCut"]):
+        with pytest.raises(SystemExit) as error:
+            main([*command, "--out", str(tmp_path)])
+        assert error.value.code == 2 and not steps
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "ObjectRecall" in said and "SceneCut" in said
+    # each delay is measured in its turn, whatever was taught
+    far = str(run_of(tmp_path / "far", "ObjectRecall:delay=2..50"))
+    main([one, far, "--delays", "2", "--out", str(tmp_path)])
+    assert steps.count("measured") == 2
+
+
+def episode() -> Episode:
+    builder = EpisodeBuilder(2)
+    builder.first(np.zeros((8, 8, 3), np.uint8))
+    builder.add(1, np.zeros((8, 8, 3), np.uint8), 0.0, True)
+    return builder.finish()
+
+
+def add(env: str, episodes: int, policy: str, folder: Path, **_: object) -> None:
+    """In place of `replay.collect.collect`."""
+    replay = Replay(folder, 1000)
+    for _ in range(replay.episodes, episodes):
+        replay.add(episode())
+
+
+def test_as_many_episodes_are_measured_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "collect", add)
+    monkeypatch.setattr(retention.maze_memory, "continued", lambda learner, episodes, share: len(episodes))
+    monkeypatch.setattr(retention.maze_memory, "by_view", lambda learner, episodes: len(episodes))
+    config = Config(env="MemoryMaze")
+    for episodes in (3, 2, 3):
+        found = retention._in_maze(None, config, episodes, tmp_path)
+        assert found == {"retrieval": episodes, "reasoning": episodes, "views": 2 * episodes}
+
+
+@pytest.mark.parametrize("env", ["MemoryMaze", "ObjectRecall:delay=2"])
+def test_more_episodes_than_are_to_be_taught_are_refused(
+    env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "collect", add)
+    monkeypatch.setattr(retention.recall_memory, "gather", lambda env, n, folder, seed: add(env, n, "", folder))
+    every = retention._episodes(env, argparse.Namespace(out=tmp_path, data=3))[0]
+    assert len(Replay(every, 1000)) == 3
+    with pytest.raises(ConfigError, match="holds 3 episodes, not 2: give another --out, or --data 3"):
+        retention._episodes(env, argparse.Namespace(out=tmp_path, data=2))
+
+
+def test_mazes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+    monkeypatch.setattr(retention, "collect", lambda env, n, policy, folder, **_: folders.append((env, folder.name)))
+    for task in ("continued", "by_view"):
+        monkeypatch.setattr(retention.maze_memory, task, lambda *_: {})
+    for env in ("MemoryMaze", "MemoryMaze-11x11"):
+        retention._in_maze(None, Config(env=env), 1, tmp_path)
+    assert folders == [(env, f"{env}-{kind}") for env in ("MemoryMaze", "MemoryMaze-11x11") for kind in KINDS]
+
+
+def test_episodes_of_another_origin_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    add("", 1, "", tmp_path / "episodes" / "MemoryMaze-train")
+    with pytest.raises(SystemExit) as error:
+        main(["--worldmodels", "lssvwm", "--env", "MemoryMaze", "--unmatched", "--out", str(tmp_path), *SMALL])
+    assert error.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "MemoryMaze-train holds episodes of another origin" in said

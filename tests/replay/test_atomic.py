@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from replay import Replay
-from replay.atomic import remove_leftovers, write_atomically
+from replay import Replay, atomic
+from replay.atomic import remove_leftovers, replace_atomically, write_atomically
 from tests.replay.samples import assert_same, vector_episode
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +108,47 @@ def test_only_leftovers_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".hidden", "notes.tmp"]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_writing(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        try:
+            replace_atomically(tmp_path / "plot.png", lambda out: (out.write_bytes(b"ha"), os.kill(os.getpid(), 9)))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".") and left.suffix == ".png" and left.read_bytes() == b"ha"
+    replace_atomically(tmp_path / "plot.png", lambda out: out.write_bytes(b"whole"))
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("plot.png", b"whole")]
+
+
+def test_two_that_write_a_file_do_not_meet(tmp_path: Path) -> None:
+    """The second, of another process, is within the first."""
+    path = tmp_path / "plot.png"
+
+    def fill(out: Path) -> None:
+        out.write_bytes(b"first")
+        child = os.fork()
+        if not child:
+            try:
+                replace_atomically(path, lambda other: other.write_bytes(b"second"))
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert path.read_bytes() == b"second"
+
+    replace_atomically(path, fill)
+    assert path.read_bytes() == b"first" and [file.name for file in tmp_path.iterdir()] == ["plot.png"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_new_name_reaches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(atomic, "sync_folder", synced.append)
+    if whole:
+        replace_atomically(tmp_path / "file", lambda out: out.write_bytes(b"new"))
+    else:
+        write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
+    assert synced == [tmp_path] and (tmp_path / "file").read_bytes() == b"new"
