@@ -38,6 +38,16 @@ RUNNING, SHARE = 10, 50
 """Episodes in the running mean: so many at least, and of a long run one in `SHARE` of all."""
 
 
+def colour(index: int) -> str:
+    """Of the run of this index."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def line(index: int) -> str:
+    """Colours come again after seven runs: then dashed."""
+    return "-" if index < len(PALETTE) else "--"
+
+
 def references(env: str) -> Mapping[str, float]:
     """Mean returns to hold those of `env`, with or without options, against: random, human, oracle where known."""
     base = env.partition(":")[0]
@@ -54,36 +64,43 @@ def plot_returns(runs: Sequence[Path], out: Path) -> None:
     with a running mean; evaluations a line with markers and, of up to `BANDS` runs, a band of one standard deviation. A
     run that has not ended an episode yet has a name in the legend and no curve.
     """
-    panels: dict[str, list[Path]] = {}
-    for run in runs:
-        panels.setdefault(_environment(run), []).append(run)
+    panels = by_environment(runs)
     columns = math.ceil(math.sqrt(len(panels)))
     rows = math.ceil(len(panels) / columns)
     size = (8, 4.5) if len(panels) == 1 else (5.5 * columns, 3.6 * rows)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
     for place, (env, members) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
-        draw_returns(axes, members)
+        draw_returns(axes, env, dict(enumerate(members.values())))
+        _draw_legend(axes, list(members.values()))
         if len(panels) > 1:
             axes.set_title(env, fontsize=10, loc="left", pad=24 + 11 * len(members))
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(out, figure.savefig)
 
 
-def draw_returns(axes: Axes, runs: Sequence[Path]) -> None:
-    """What `plot_returns` shows, on axes of a figure of one's own."""
-    names = run_names(runs)
+def by_environment(runs: Sequence[Path]) -> dict[str, dict[int, Path]]:
+    """A panel's runs by its environment, each by its place in `runs`; in the order in which they come."""
+    panels: dict[str, dict[int, Path]] = {}
     for index, run in enumerate(runs):
-        rows, colour = read_metrics(run / "metrics.jsonl"), PALETTE[index % len(PALETTE)]
-        _draw_run(axes, names[index], rows, colour, band=len(runs) <= BANDS)
-    environments = {_environment(run) for run in runs}
+        panels.setdefault(_environment(run), {})[index] = run
+    return panels
+
+
+def draw_returns(axes: Axes, env: str, runs: Mapping[int, Path]) -> None:
+    """A panel of `plot_returns` without its legend, on any axes: runs of `env` by the index of their colour."""
+    names = run_names(list(runs.values()))
+    for name, (index, run) in zip(names, runs.items(), strict=True):
+        _draw_run(axes, name, read_metrics(run / "metrics.jsonl"), index, band=len(runs) <= BANDS)
     _limit(axes)
-    if len(environments) == 1:
-        _draw_references(axes, references(environments.pop()))
+    _draw_references(axes, references(env))
     axes.set(xlabel="environment steps", ylabel="episode return", xlim=(0, None))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    columns = 1 if max(map(len, names)) > 40 else 2
+
+
+def _draw_legend(axes: Axes, runs: Sequence[Path]) -> None:
+    columns = 1 if max(map(len, run_names(runs))) > 40 else 2
     # above the curves and what is off scale, where it hides neither
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.04), ncols=columns, fontsize=8, frameon=False)
 
@@ -96,14 +113,15 @@ def running_mean(values: np.ndarray, length: int) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str, band: bool) -> None:
+def _draw_run(axes: Axes, name: str, rows: list[Row], index: int, band: bool) -> None:
+    style: dict[str, Any] = {"color": colour(index), "linestyle": line(index)}
     steps, returns = series(rows, "episode/return")
     alpha = min(0.4, 100 / max(1, len(returns)))  # thousands of points must not hide the curves
-    axes.plot(steps, returns, ".", color=colour, markersize=5, alpha=alpha, markeredgewidth=0)
+    axes.plot(steps, returns, ".", color=colour(index), markersize=5, alpha=alpha, markeredgewidth=0)
     axes.plot(
         steps,
         running_mean(returns, max(RUNNING, len(returns) // SHARE)),
-        color=colour,
+        **style,
         linewidth=1.3,
         alpha=0.8,
         label=f"{name}: training",
@@ -113,9 +131,9 @@ def _draw_run(axes: Axes, name: str, rows: list[Row], colour: str, band: bool) -
         spread_of = dict(zip(*(column.tolist() for column in series(rows, "eval/return_std")), strict=True))
         spread = np.array([spread_of.get(step, 0.0) for step in steps.tolist()])
         if band:
-            axes.fill_between(steps, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(steps, means - spread, means + spread, color=colour(index), alpha=0.15, linewidth=0)
         axes.plot(
-            steps, means, "o-", color=colour, linewidth=1.8, markersize=5, markeredgecolor="white",
+            steps, means, marker="o", **style, linewidth=1.8, markersize=5, markeredgecolor="white",
             label=f"{name}: evaluation",
         )  # fmt: skip
 
@@ -136,8 +154,11 @@ def _limit(axes: Axes) -> None:
 
 
 def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
-    """A line for each reference within the axis; those above it are named at its top edge."""
-    top = axes.get_ylim()[1]
+    """A line for each reference, for which the axis is made deeper; those far above it are named at its top edge."""
+    bottom, top = axes.get_ylim()
+    lowest = min(references.values(), default=bottom)
+    if lowest < bottom:
+        axes.set_ylim(bottom=lowest - 0.04 * (top - lowest))
     above = {name: value for name, value in references.items() if value > top}
     if above and max(above.values()) < 2.5 * top:
         # Near enough to show all of them without flattening the returns.

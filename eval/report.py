@@ -18,6 +18,7 @@ import envs
 from agent.cli import one_line_errors
 from agent.fields import fields, format_blocks
 from agent.files import write_text_atomically
+from agent.plots import BANDS, RUNNING, SHARE
 from eval import report_figures as figures
 from eval.report_html import figure, missing, page, paragraph, picture, section, table, text, video
 from eval.report_run import ACTIVITIES, Run, read_runs, seconds
@@ -84,11 +85,9 @@ def _legend(runs: Sequence[Run]) -> str:
 def _summary(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
-        last, evaluated = run.last("eval/return"), run.evaluations[:1]
+        last, score = run.last("eval/return"), run.score
         steps = run.rows[-1]["step"] if run.rows else 0
-        interval = (
-            "{mean:.2f} [{mean_interval[0]:.2f}, {mean_interval[1]:.2f}]".format(**evaluated[0]) if evaluated else ""
-        )
+        interval = "{mean:.2f} [{mean_interval[0]:.2f}, {mean_interval[1]:.2f}]".format(**score) if score else ""
         surprise = run.last("model/surprise")
         rows.append([
             run.name, run.config.env, run.taught, run.config.seed, f"{steps:,} {run.unit}",
@@ -113,9 +112,10 @@ def _returns(runs: Sequence[Run]) -> Iterator[str]:
             lambda small: figures.returns(runs, small), f"Episode returns by environment step of {_names(runs)}"
         )
         yield paragraph(
-            "Dots are training episodes, thin lines their mean over ten, lines with circles the evaluations while "
-            "training with one standard deviation; a diamond is the checkpoint with the 95 % bootstrap interval of its "
-            "mean."
+            f"Dots are training episodes, thin lines the mean of the last {RUNNING} (in a long run of the last "
+            f"{SHARE}th of its episodes), lines with circles the evaluations while training, with a band of one "
+            f"standard deviation where no more than {BANDS} runs share the axes; a diamond is the checkpoint with the "
+            "95 % bootstrap interval of its mean."
         )
     else:
         yield missing("No agent acted: a world model taught from episodes on disk has no returns")
@@ -137,7 +137,7 @@ def _returns(runs: Sequence[Run]) -> Iterator[str]:
         head = ["run", "step", "episodes", "actions", "memory", "mean return", "95 % from", "to"]
         yield "<h3>Checkpoints evaluated</h3>" + table(head, rows)
     for run in runs:
-        if not run.evaluations and run.unit == "environment steps":
+        if run.score is None and run.saved and run.unit == "environment steps":
             yield missing(f"{run.name} has no evaluation of its checkpoint", f"python -m eval.returns {run.folder}")
 
 
@@ -220,10 +220,18 @@ def _retention(runs: Sequence[Run]) -> Iterator[str]:
         yield f"<h3>{text(run.name)}: PSNR (dB) and SSIM of dreamed frames</h3>" + _maze(run)
     for run in runs:
         if run.retention is None:
-            if run.config.env.partition(":")[0] in HIDING or run.config.env.startswith("MemoryMaze"):
-                yield missing(f"{run.name} was not measured", f"python -m eval.retention {run.folder}")
-            else:
-                yield missing(f"{run.name}: nothing is hidden in {run.config.env}, retention is not measured there")
+            yield _unmeasured(run)
+
+
+def _unmeasured(run: Run) -> str:
+    """Why there is no retention, and the command where it would work."""
+    if run.config.env.partition(":")[0] not in HIDING and not run.config.env.startswith("MemoryMaze"):
+        return missing(f"{run.name}: nothing is hidden in {run.config.env}, retention is not measured there")
+    if run.baseline:
+        return missing(f"{run.name}: {run.taught} has no world model, whose retention could be measured")
+    if not run.saved:
+        return missing(f"{run.name} was not measured: it has no checkpoint yet")
+    return missing(f"{run.name} was not measured", f"python -m eval.retention {run.folder}")
 
 
 def _without(run: Run) -> Run:
@@ -283,13 +291,21 @@ def _clips(run: Run) -> Iterator[str]:
         yield picture(
             strip, "One window held out: the last frame seen, then every second one; truth, prediction, error"
         )
-    if not heldout.is_file():
-        yield missing("No open-loop prediction of held-out episodes", f"python -m eval.openloop {run.folder}")
+    if not heldout.is_file() and not run.baseline and run.saved:  # of the others the dream tells why
+        yield _unpredicted(run)
     with tempfile.TemporaryDirectory() as folder:
         try:
             yield video(dreamed(run, Path(folder) / "dream.mp4"), _dream_words(run))
         except NoDream as reason:
             yield missing(f"No dream: {reason}")
+
+
+def _unpredicted(run: Run) -> str:
+    """That there is no prediction, and the command where it would work: it compares with the mean training frame."""
+    what = "No open-loop prediction of held-out episodes"
+    if not run.recorded:
+        return missing(f"{what}: eval.openloop needs episodes of training, and {run.name} keeps none")
+    return missing(what, f"python -m eval.openloop {run.folder}")
 
 
 def _dream_words(run: Run) -> str:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from agent.plots import PALETTE, draw_returns, series
+from agent.plots import by_environment, colour, draw_returns, line, series
 from eval.report_run import Run, speed
 from eval.retention_plot import PANELS, draw, finish
 
@@ -24,16 +25,6 @@ MODEL = re.compile(r"model/loss(/.*)?|model/surprise|model/entropy/.*|model/grad
 AGENT = re.compile(r"agent/.*")
 
 
-def colour(index: int) -> str:
-    """Of the run of this index."""
-    return PALETTE[index % len(PALETTE)]
-
-
-def line(index: int) -> str:
-    """Colours come again after seven runs: then dashed."""
-    return "-" if index < len(PALETTE) else "--"
-
-
 def names(runs: Sequence[Run], pattern: re.Pattern[str]) -> list[str]:
     """Figures that the runs report under such names, in the order in which they first come."""
     found = dict.fromkeys(name for run in runs for row in run.rows for name in row)
@@ -41,40 +32,42 @@ def names(runs: Sequence[Run], pattern: re.Pattern[str]) -> list[str]:
 
 
 def returns(runs: Sequence[Run], small: bool) -> Figure:
-    """Training and evaluation returns, and each checkpoint's evaluation with its 95 % interval."""
-    figure = _figure(small, 2.9 if small else 4.4)
-    axes = figure.add_subplot()
-    draw_returns(axes, [run.folder for run in runs])
-    for dots in axes.get_lines():
-        dots.set_rasterized(dots.get_marker() == "." and len(np.atleast_1d(dots.get_xdata())) > MANY)
-    for index, run in enumerate(runs):
-        for evaluation in run.evaluations[:1]:
-            low, high = evaluation["mean_interval"]
-            mean = evaluation["mean"]
-            axes.errorbar(
-                [evaluation["step"]], [mean], [[mean - low], [high - mean]], fmt="D", color=colour(index), capsize=4,
-                markersize=6, markeredgecolor="black",
-            )  # fmt: skip
-            axes.set_ylim(top=max(axes.get_ylim()[1], high * 1.05))
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_fontsize(8)
-    axes.tick_params(labelsize=7)
-    axes.locator_params(axis="x", nbins=5)
+    """Training and evaluation returns, and each checkpoint's score with its 95 % interval; a panel an environment."""
+    groups = by_environment([run.folder for run in runs])
+    figure, panels = _panels(len(groups), small, height=2.9 if small else 4.4 if len(groups) == 1 else 3.2)
+    for axes, (env, members) in zip(panels, groups.items(), strict=True):
+        draw_returns(axes, env, members)
+        for dots in axes.get_lines():
+            dots.set_rasterized(dots.get_marker() == "." and len(np.atleast_1d(dots.get_xdata())) > MANY)
+        for index in members:
+            _draw_score(axes, runs[index].score, index)
+        if len(groups) > 1:
+            axes.set_title(env, fontsize=8, loc="left", pad=12)  # above what is off scale
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_fontsize(8)
+        axes.tick_params(labelsize=7)
+        axes.locator_params(axis="x", nbins=5)
     # The page has its own legend of runs and colours.
     handles = [Line2D([], [], marker=".", label="training"), Line2D([], [], marker="o", label="evaluation")]
-    if any(run.evaluations for run in runs):
+    if any(run.score for run in runs):
         handles.append(Line2D([], [], linestyle="", marker="D", label="checkpoint, 95 %"))
     for handle in handles:
         handle.set_color("0.35")
-    axes.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0, 1.05),
-        ncols=3,
-        fontsize=6 if small else 7.5,
-        frameon=False,
-    )
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=6 if small else 7.5, frameon=False)
     return figure
+
+
+def _draw_score(axes: Axes, score: Mapping[str, Any] | None, index: int) -> None:
+    """A checkpoint's evaluation as a diamond with its interval, for which the axis is made long enough."""
+    if score is None:
+        return
+    mean, (low, high) = score["mean"], score["mean_interval"]
+    axes.errorbar(
+        [score["step"]], [mean], [[mean - low], [high - mean]], fmt="D", color=colour(index), capsize=4,
+        markersize=6, markeredgecolor="black",
+    )  # fmt: skip
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(bottom, low * 1.05), max(top, high * 1.05))
 
 
 def curves(runs: Sequence[Run], keys: Sequence[str], small: bool, beside: Mapping[str, str] | None = None) -> Figure:
@@ -109,10 +102,10 @@ def speeds(runs: Sequence[Run], small: bool) -> Figure:
 
 
 def retention(runs: Sequence[Run], small: bool) -> Figure:
-    """What is remembered by delay, as `eval.retention` draws it."""
+    """What is remembered by delay, as `eval.retention` draws it: a panel for each figure that all of them have."""
     results = [run.retention for run in runs if run.retention]
-    first = results[0]["retention"][str(results[0]["delays"][0])]["return"]
-    shown = [panel for panel in PANELS if panel[0] in first]
+    first = [result["retention"][str(result["delays"][0])]["return"] for result in results]
+    shown = [panel for panel in PANELS if all(panel[0] in found for found in first)]
     figure, panels = _panels(len(shown), small, height=2.6)
     for ax, (name, title) in zip(panels, shown, strict=False):
         for index, run in enumerate(runs):

@@ -29,13 +29,33 @@ class Run:
     config: Config
     rows: list[Row]
     evaluations: list[dict[str, Any]]
-    """eval.json first, then those with wiped memory."""
+    """eval.json first, where it is there, then those with wiped memory."""
     retention: dict[str, Any] | None
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is a model-free baseline's: it has no world model."""
+        return isinstance(self.config.agent, PPOConfig)
 
     @property
     def taught(self) -> str:
         """Its world model; the agent, where it has none."""
-        return self.config.agent.name if isinstance(self.config.agent, PPOConfig) else self.config.worldmodel.name
+        return self.config.agent.name if self.baseline else self.config.worldmodel.name
+
+    @property
+    def saved(self) -> bool:
+        """Whether a checkpoint is there to be measured."""
+        return any((self.folder / "checkpoints").glob("step-*"))
+
+    @property
+    def score(self) -> dict[str, Any] | None:
+        """The checkpoint's evaluation with memory kept; None where there is none."""
+        return next((evaluation for evaluation in self.evaluations if evaluation.get("forget") is None), None)
+
+    @property
+    def recorded(self) -> list[Path]:
+        """Files of the episodes that it keeps, oldest first."""
+        return sorted(path for path in self.folder.glob("episodes/*.npz") if not path.name.startswith("."))
 
     @property
     def unit(self) -> str:

@@ -10,11 +10,10 @@ from agent.checkpoint import CheckpointError
 from agent.evaluate import SEEDS
 from agent.fields import ConfigError
 from agent.learner import Learner
-from agent.offline import EVERYTHING
 from agent.restore import load_run
 from agent.video import dream_video
 from eval.report_run import Run
-from replay import Replay
+from replay import CorruptEpisode, load_episode
 from worldmodel import Rows
 
 SEEN = 48
@@ -32,7 +31,7 @@ def dreamed(run: Run, path: Path) -> Path:
     """
     try:
         _, learner, _ = load_run(run.folder)
-        past = _recorded(learner, run.folder / "episodes")
+        past = _recorded(learner, run)
         past = _reset(learner, run.config.env) if past is None else past
     except (ConfigError, CheckpointError, envs.UnknownEnvironment, ValueError, OSError) as error:
         raise NoDream(error.args[0] if error.args else error) from None
@@ -44,13 +43,15 @@ def dreamed(run: Run, path: Path) -> Path:
     return path
 
 
-def _recorded(learner: Learner, folder: Path) -> Rows | None:
-    """The first rows (1, T) of the newest episode; None where none is kept."""
-    if not folder.is_dir() or not any(folder.glob("*.npz")):
-        return None
-    replay = Replay(folder, EVERYTHING)
-    rows = learner.episodes([replay.get(replay.names()[-1])])
-    return rows[:, : max(1, min(SEEN, rows.shape[1] // 3))]
+def _recorded(learner: Learner, run: Run) -> Rows | None:
+    """The first rows (1, T) of the newest episode that can be read; None where none is kept. Changes nothing."""
+    for path in reversed(run.recorded):
+        try:
+            rows = learner.episodes([load_episode(path)])
+        except (CorruptEpisode, OSError):  # damaged, or gone by now where the run still goes on
+            continue
+        return rows[:, : max(1, min(SEEN, rows.shape[1] // 3))]
+    return None
 
 
 def _reset(learner: Learner, env: str) -> Rows:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import envs
 from agent.config import Config, save_config
-from agent.plots import REFERENCES, plot_returns, references, running_mean
+from agent.plots import PALETTE, REFERENCES, draw_returns, plot_returns, references, running_mean
 from eval.plot import main
 
 
@@ -96,6 +97,13 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, arguments: list[str], 
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_axis_reaches_down_to_a_random_policy(tmp_path: Path):
+    run = make_run(tmp_path / "run", [-9.0, -6.0, -3.0, -2.0], "Atari/Pong")
+    axes = Figure().add_subplot()
+    draw_returns(axes, "Atari/Pong", {0: run})
+    assert axes.get_ylim()[0] < -20.7
+
+
 def test_running_mean():
     assert running_mean(np.array([2.0, 4.0, 6.0, 8.0]), 2).tolist() == [2, 3, 5, 7]
     assert running_mean(np.array([]), 2).tolist() == []
@@ -131,3 +139,14 @@ def test_each_environment_has_a_panel_of_its_own(tmp_path: Path):
     left, right = two[:, : two.shape[1] // 2], two[:, two.shape[1] // 2 :]
     assert has_colour(left, BLUE) and not has_colour(left, ORANGE)  # one run
     assert has_colour(right, BLUE) and has_colour(right, ORANGE)  # two
+
+
+def test_runs_whose_colour_comes_again_are_dashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[Figure] = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: (drawn.append(figure), path.touch()))
+    plot_returns([make_run(tmp_path / str(i), [1.0] * 8) for i in range(len(PALETTE) + 1)], tmp_path / "out.png")
+    lines = drawn[0].axes[0].get_lines()
+    styles = {str(line.get_label()): (line.get_color(), line.get_linestyle()) for line in lines}
+    for part in ("training", "evaluation"):
+        assert styles[f"0: {part}"] == (PALETTE[0], "-")
+        assert styles[f"{len(PALETTE)}: {part}"] == (PALETTE[0], "--")

@@ -13,12 +13,14 @@ import pytest
 
 import envs
 from agent import checkpoint, presets
-from agent.config import Config
+from agent.config import Config, save_config
 from agent.learner import Learner, spaces
+from agent.plots import BANDS, PALETTE, RUNNING, SHARE
 from agent.ppo import PPOConfig
 from agent.run import open_run
+from eval import report_figures
 from eval.report import main, report
-from eval.report_run import seconds, speed, with_interval
+from eval.report_run import read_runs, seconds, speed, with_interval
 from replay import Episode, Replay
 
 ENV = "ObjectRecall:size=32"
@@ -90,6 +92,21 @@ def made(folder: Path, env: str = ENV, rows: int = 5, **options: object) -> Path
         frames = random.integers(0, 255, (30, *shape)).astype(np.uint8)
         Replay(folder / "episodes", 10_000).add(Episode(frames, action, np.zeros(30, np.float32), np.zeros(30, bool)))
     return folder
+
+
+def bare(folder: Path, env: str, **evaluation: object) -> Path:
+    """A run that acted and was evaluated, without networks."""
+    open_run(presets.apply("debug", "vector", Config(env=env, run_dir=str(folder))))
+    rows = [{"step": 100 * i, "episode/return": i, "eval/return": i, "eval/return_std": 1.0} for i in range(1, 6)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "eval.json").write_text(json.dumps({"step": 500, "returns": [3.0, 4.0], **evaluation}))
+    return folder
+
+
+def shown(run: Path, out: Path) -> Page:
+    """The page of a run."""
+    report([run], out)
+    return Page(out)
 
 
 def retention(right: float) -> dict:
@@ -229,3 +246,81 @@ def test_a_baseline_is_called_by_its_agent(tmp_path):
     page = Page(tmp_path / "page.html")
     summary = f"gym:CartPole-v1 {PPOConfig().name} 0"  # environment, agent, seed
     assert summary in " ".join(page.text.split())
+
+
+def test_an_evaluation_with_wiped_memory_is_no_score(tmp_path):
+    run, command = made(tmp_path / "run"), f"python -m eval.returns {tmp_path / 'run'}"
+    (run / "eval-forget-7.json").write_text(json.dumps({"step": 500, "returns": [7.25, 7.25], "forget": 7}))
+    words = shown(run, tmp_path / "page.html").text
+    assert "wiped at frame 7" in words and "7.25 [" not in words and command in words
+    drawn = report_figures.returns(read_runs([run]), small=False)
+    assert not drawn.axes[0].containers and len(drawn.legends[0].get_texts()) == 2
+    (run / "eval.json").write_text(json.dumps({"step": 500, "returns": [9.5, 9.5], "forget": None}))
+    words = shown(run, tmp_path / "page.html").text
+    assert "9.50 [9.50, 9.50]" in words and command not in words
+    drawn = report_figures.returns(read_runs([run]), small=False)
+    assert len(drawn.axes[0].containers) == 1 and drawn.legends[0].get_texts()[2].get_text() == "checkpoint, 95 %"
+
+
+def test_retention_of_runs_that_share_not_every_figure(tmp_path):
+    """SceneCut has no accuracy."""
+    runs = [bare(tmp_path / name, ENV) for name in ("recall", "cut")]
+    (runs[0] / "retention.json").write_text(json.dumps(retention(0.75)))
+    without = retention(0.75)
+    moments = {moment: {"surprise": 4.0, "psnr": 20.0} for moment in without["retention"]["5"]}
+    (runs[1] / "retention.json").write_text(json.dumps(without | {"retention": {"5": moments, "50": moments}}))
+    for order in (runs, runs[::-1]):
+        drawn = report_figures.retention(read_runs(order), small=False)
+        assert [axes.get_title().split()[0] for axes in drawn.axes] == ["surprise", "PSNR"]
+
+
+def test_a_damaged_episode_is_passed_over_and_the_folder_stays_as_it_is(tmp_path):
+    run = made(tmp_path / "run")
+    for name in ("00000001-30.npz", ".00000002-30.npz.tmp", "public.npz"):
+        (run / "episodes" / name).write_bytes(b"short")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    page = shown(run, tmp_path / "page.html")
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    frames = imageio.imread(content(page.all("video")[0]["src"])[1], plugin="pyav")
+    assert len(frames) == 10 + 60  # from the whole episode of 30 rows
+
+
+def test_commands_stand_where_they_would_work(tmp_path):
+    run, out = made(tmp_path / "run"), tmp_path / "page.html"
+
+    def commands() -> list[bool]:
+        words = shown(run, out).text
+        return [f"python -m eval.{name} {run}" in words for name in ("returns", "retention", "openloop")]
+
+    assert commands() == [True, True, True]
+    next((run / "episodes").glob("*.npz")).unlink()
+    assert commands() == [True, True, False]
+    save_config(Config(env=ENV, agent=PPOConfig(), run_dir=str(run)), run / "config.yaml")
+    assert commands() == [True, False, False] and "ppo has no world model" in Page(out).text
+    save_config(Config(env=ENV, run_dir=str(run)), run / "config.yaml")
+    (run / "checkpoints").rename(tmp_path / "elsewhere")
+    assert commands() == [False, False, False] and "no whole checkpoint yet" in Page(out).text
+
+
+def test_each_environment_has_a_panel_of_returns(tmp_path):
+    """Under one another on a telephone; colours are the page's."""
+    cart, pendulum = "gym:CartPole-v1", "gym:Pendulum-v1"
+    low = {"mean": -1500.0, "mean_interval": [-1600.0, -1400.0]}
+    folders = [bare(tmp_path / "0", cart), bare(tmp_path / "1", pendulum, **low), bare(tmp_path / "2", cart)]
+    runs = read_runs(folders)
+    for small in (False, True):
+        drawn = report_figures.returns(runs, small)
+        assert [axes.get_title("left") for axes in drawn.axes] == [cart, pendulum]
+        colours = [{line.get_color() for line in axes.get_lines()} & set(PALETTE) for axes in drawn.axes]
+        assert colours == [{PALETTE[0], PALETTE[2]}, {PALETTE[1]}]
+        assert drawn.axes[1].get_ylim()[0] < -1600  # room for the diamond
+        drawn.draw_without_rendering()
+        first, second = (axes.get_position() for axes in drawn.axes)
+        assert second.y1 < first.y0 if small else second.x0 > first.x1
+    assert len(report_figures.returns(runs[:1], small=False).axes) == 1
+
+
+def test_words_beside_the_returns_are_those_of_the_figure(tmp_path):
+    words = shown(bare(tmp_path / "run", "gym:CartPole-v1"), tmp_path / "page.html").text
+    assert f"the mean of the last {RUNNING} (in a long run of the last {SHARE}th of its episodes)" in words
+    assert f"one standard deviation where no more than {BANDS} runs" in words
