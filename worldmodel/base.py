@@ -7,7 +7,7 @@ Time. A row of experience is an action and all that came of it::
     row t:    action_t  ->  observation_t, reward_t, is_first_t, terminated_t
     latent:                 z_t ~ q(z | observation_t)      from the current frame alone
     memory:   h_t = f(z_<t, action_<=t)                     from everything before frame t
-    feature:  (h_t, z_t)  ->  policy, value, reward_t, continue_t, decoded frame
+    feature:  (h_t, z_t)  ->  policy, value, reward_t, continue_t, decoded frame      (LSSVWM's: foreseen rewards too)
     dream:    z_t ~ p(z | h_t) in place of the posterior; the rest is the same
 
 The first row of an episode has ``is_first``, a zero action and zero reward. The policy that sees feature t
@@ -46,7 +46,7 @@ class Rows(TensorClass):
 class Trajectory:
     """What a window of T real frames gives: a feature for each frame, and States to dream or go on from."""
 
-    feature: Tensor  # (B, T, N, F): (h_t, z_t) of each token
+    feature: Tensor  # (B, T, N, F): (h_t, z_t) of each token, and what else a model puts there
     starts: State  # batch (B, K): States at the block boundaries, each with its whole past in memory
     start_index: Tensor  # (K,): the frame that each start stands at
     final: State  # batch (B,): the State after the window's last frame
@@ -89,7 +89,10 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, feature: Tensor) -> Tensor:
-        """(..., N, F) -> observations: images float in 0..1 (..., H, W, C), vectors (..., V)."""
+        """(..., N, F) -> observations: images float (..., H, W, C), vectors (..., V).
+
+        Images are in about 0..1: clamp them before they are shown.
+        """
 
     @abstractmethod
     def reward(self, feature: Tensor) -> Tensor:
@@ -98,6 +101,16 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def continues(self, feature: Tensor) -> Tensor:
         """(..., N, F) -> (...): the probability that the episode goes on after the frame."""
+
+
+def finite_where(state: State, first: Tensor) -> State:
+    """The State with zeros for what is not finite in it, in the sequences in which memory begins; first (B,).
+
+    There the past counts for nothing, by a factor of 0 that what is not a number would outlive.
+    """
+    if not first.is_cuda and not first.any():  # a GPU is not asked, which would make it wait
+        return state
+    return state.apply(lambda x: x.masked_fill(first.view(-1, *[1] * (x.ndim - 1)) & ~x.isfinite(), 0))
 
 
 def total(losses: Losses, weights: dict[str, float]) -> Tensor:

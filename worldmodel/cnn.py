@@ -47,7 +47,7 @@ class ImageCoder(nn.Module):
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., E)"""
         x = observation.flatten(0, -4).permute(0, 3, 1, 2)  # (M, C, H, W), in memory as it was: channels last
-        x = self.encoder(x.to(self.paint.weight.dtype).div_(255).sub_(0.5))
+        x = self.encoder(x.to(self.paint.weight.dtype, copy=True).div_(255).sub_(0.5))
         return x.permute(0, 2, 3, 1).reshape(*observation.shape[:-3], -1)
 
     def decode(self, h: Tensor, z: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class ImageCoder(nn.Module):
     def loss(self, h: Tensor, z: Tensor, observation: Tensor) -> Tensor:
         """Squared error of the decoded frames, summed over a frame's values, mean over frames."""
         decoded = self.decode(h, z)
-        truth = observation.to(decoded.dtype).div_(255)
+        truth = observation.to(decoded.dtype, copy=True).div_(255)
         return F.mse_loss(decoded, truth, reduction="sum") / decoded.shape[:-3].numel()
 
 

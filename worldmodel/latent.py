@@ -12,6 +12,8 @@ def log_probs(logits: Tensor, unimix: float) -> Tensor:
     """Log probabilities over the last axis, mixed with `unimix` of the uniform distribution; float32 or wider."""
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
+    if unimix == 0:  # a class far behind has the probability 0, whose logarithm has no gradient
+        return F.log_softmax(logits, -1)
     probs = (1 - unimix) * F.softmax(logits, -1) + unimix / logits.shape[-1]
     return probs.log()
 

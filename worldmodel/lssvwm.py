@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from worldmodel import latent
 from worldmodel.backbone import Backbone
-from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
+from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel, finite_where
 from worldmodel.checkpointing import each_frame, mean_over_frames, through_memory
 from worldmodel.foresight import LOUD, NextReward
 from worldmodel.heads import TokenMLP, TwoHot, symlog
@@ -56,7 +56,7 @@ class LSSVWMConfig:
     tokenizer_layers: int = 2
     """Layers of an image's encoder, and of its decoder."""
     tokenizer_apart: bool = False
-    """Teach frames and memory apart: latents alone are decoded, and what memory reads teaches them nothing."""
+    """Decode latents alone, and teach them nothing through what memory reads; reward, continue, KL still reach them."""
     width: int = 128
     """Width of a token in the backbone: D."""
     layers: int = 2
@@ -70,7 +70,7 @@ class LSSVWMConfig:
     checkpoint_frames: int = 0
     """Frames whose activations are held at once, computed again for gradients; 0 holds a window's."""
     pretrained: str = ""
-    """Mamba-2 checkpoint (safetensors file or folder) whose first layers the scans of a new run start from."""
+    """Mamba-2 checkpoint (safetensors file or folder) whose first layers a new run's scans and norms start from."""
     expand: int = 2
     """Inner width of a scan, in widths."""
     head_width: int = 32
@@ -190,17 +190,17 @@ class LSSVWM(WorldModel):
         segment = self.config.checkpoint_frames
         posterior = self._log_probs(self.posterior(each_frame(self.tokenizer.encode, rows.observation, segment)))
         z = latent.sample(posterior, mode).flatten(-2)  # (B, T, N, Z)
-        go_on = (~rows.is_first).to(z.dtype)[:, :, None]  # what stands before a first row is no input to it
+        state = finite_where(state, rows.is_first[:, 0])
+        first = rows.is_first.unsqueeze(-1)  # (B, T, 1); what stands before a first row is no input to it
         read = z.detach() if self.config.tokenizer_apart else z
-        before = torch.cat([state["z"].unsqueeze(1), read[:, :-1]], 1) * go_on.unsqueeze(-1)
+        before = torch.cat([state["z"].unsqueeze(1), read[:, :-1]], 1).masked_fill(first.unsqueeze(-1), 0.0)
+        action = rows.action.masked_fill(first, 0.0)
         block = self.config.block_frames
-        h, memories = through_memory(
-            self.backbone, before, rows.action * go_on, state["memory"], rows.is_first, block, segment
-        )
+        h, memories = through_memory(self.backbone, before, action, state["memory"], rows.is_first, block, segment)
         h = h.to(z.dtype)
         told = self._ahead(h, read)
-        told_before = torch.cat([state["told"].unsqueeze(1), told[:, :-1]], 1)
-        foreseen = self.ahead_head.after(told_before, rows.action) * go_on.squeeze(-1)
+        told_before = torch.cat([state["told"].unsqueeze(1), told[:, :-1]], 1).masked_fill(first, 0.0)
+        foreseen = self.ahead_head.after(told_before, action)
         ends = kept(T, block)
         frames = {"h": h, "z": z, "foreseen": foreseen.detach(), "told": told.detach()}
         kept_frames = {name: pick(x, ends) for name, x in frames.items()}
@@ -249,9 +249,10 @@ class LSSVWM(WorldModel):
         )
         continues = (~rows.terminated).to(feature.dtype)
         going = self.continue_head(feature).squeeze(-1)
-        # a first row's reward is no consequence of anything: it is 0 by convention and easy
-        reward = self.twohot.loss(self.reward_head(feature), rows.reward)
-        follows = (~rows.is_first).to(feature.dtype)  # nothing foretells a first row
+        # a first row follows nothing: nothing foretells it, and its reward is of what came before, in rows whose past
+        # replay has cut off, where it is not 0
+        follows = (~rows.is_first).to(feature.dtype)
+        reward = self.twohot.loss(self.reward_head(feature), rows.reward) * follows
         beyond = self._log_probs(self.overshoot(feature[:, :-1, ..., : self.config.width]))
         overshoot = latent.kl(posterior[:, 1:].detach(), beyond) * follows[:, 1:]
         regular, figures = self._state_losses(trajectory.starts)

@@ -16,7 +16,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldmodel.norm import RMSNorm
-from worldmodel.ssd import scan
+from worldmodel.ssd import longest_chunk, scan
 
 TAPS = 4
 
@@ -68,17 +68,15 @@ class Mamba2(nn.Module):
         x = x.unflatten(-1, (self.heads, self.head_width))  # (b, L, H, P)
         dt = F.softplus(dt.to(self.dt_bias.dtype) + self.dt_bias)  # (b, L, H)
 
-        # the torch scan is quickest with short chunks on a CPU; a GPU's kernel is called once a chunk
-        chunk = chunk_length(keep_every, 256 if u.is_cuda else 32)
-        y, states = scan(x, dt, -self.A_log.exp(), B, C, memory["ssm"], reset, chunk)
+        y, states = _scan_blocks(x, dt, -self.A_log.exp(), B, C, memory["ssm"], reset, keep_every)
         y = (y + x * self.D.to(x.dtype).unsqueeze(-1)).flatten(2)  # (b, L, I)
         y = self.out_proj(self.norm(y * F.silu(z)))
 
         ends = kept(L, keep_every)
         memories = TensorDict(
             {
-                "conv": torch.stack([self._tail(past, segment, end) for end in ends], 1).to(memory["conv"].dtype),
-                "ssm": pick(states, [-(-(end + 1) // chunk) - 1 for end in ends]),
+                "conv": tails(past, segment, ends, TAPS).to(memory["conv"].dtype),
+                "ssm": states,
             },
             batch_size=[b, len(ends)],
         )
@@ -89,26 +87,65 @@ class Mamba2(nn.Module):
         assert self.conv1d.bias is not None
         weight, bias = self.conv1d.weight.squeeze(1).to(past.dtype), self.conv1d.bias.to(past.dtype)
         # a GPU does without asking where resets are, which would make it wait
-        return (convolve_masked if past.is_cuda else convolve)(past, weight, bias, segment)
+        if past.is_cuda:
+            return convolve_masked(past, weight.T, bias, segment)
+        return convolve(past, weight, bias, segment)
 
-    def _tail(self, past: Tensor, segment: Tensor, end: int) -> Tensor:
-        """The last W - 1 inputs at position `end`, zero where a reset stands between. (b, W - 1, I + 2S)"""
-        same = segment[:, end + 1 : end + TAPS] == segment[:, end + TAPS - 1, None]
-        return past[:, end + 1 : end + TAPS] * same.unsqueeze(-1).to(past.dtype)
+
+def _scan_blocks(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, reset: Tensor, keep_every: int
+) -> tuple[Tensor, Tensor]:
+    """`scan` in chunks that end where states are kept: y (b, L, H, P), and the states (b, K, H, P, S) kept."""
+    L = x.shape[1]
+    chunk = chunk_length(keep_every, longest_chunk(x.is_cuda))
+    chunks = -(-keep_every // chunk)  # of a block of `keep_every` positions
+    spare = chunks * chunk - keep_every if L > keep_every else 0
+    if spare:  # a block's last chunk is filled up: dt = 0 neither decays the state nor adds to it
+        x, dt, B, C, reset = (_spread(t, keep_every, spare) for t in (x, dt, B, C, reset))
+    y, states = scan(x, dt, A, B, C, state, reset, chunk)
+    if spare:
+        y = y.unflatten(1, (-1, chunks * chunk))[:, :, :keep_every].flatten(1, 2)[:, :L]
+    ends = kept(L, keep_every)
+    return y, pick(states, [end // keep_every * chunks + end % keep_every // chunk for end in ends])
+
+
+def _spread(x: Tensor, every: int, spare: int) -> Tensor:
+    """(b, L, ...) with so many zeros after each `every` positions, and so many that L is a multiple."""
+    beyond = (0, 0) * (x.ndim - 2)
+    blocks = F.pad(x, (*beyond, 0, -x.shape[1] % every)).unflatten(1, (-1, every))
+    return F.pad(blocks, (*beyond, 0, spare)).flatten(1, 2)
 
 
 def convolve_masked(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
-    """The convolution, tap by tap: past (b, W - 1 + L, C), weight (C, W), segment (b, W - 1 + L) -> (b, L, C)."""
-    L = past.shape[1] - TAPS + 1
-    out = past[:, TAPS - 1 :] * weight[:, -1] + bias
-    for tap in range(TAPS - 1):
-        same = (segment[:, tap : tap + L] == segment[:, TAPS - 1 :]).to(past.dtype)
-        out = out + past[:, tap : tap + L] * same.unsqueeze(-1) * weight[:, tap]
+    """The convolution, tap by tap; of frames of tokens as well, as `CausalConv` has.
+
+    past (b, W - 1 + L, ..., C), weight (W, C), segment (b, W - 1 + L) -> (b, L, ..., C)
+    """
+    before = len(weight) - 1
+    L = past.shape[1] - before
+    out = torch.addcmul(bias, past[:, before:], weight[-1])
+    for tap in range(before):
+        same = segment[:, tap : tap + L] == segment[:, before:]
+        out = torch.addcmul(out, past[:, tap : tap + L], _over(same, past) * weight[tap])
     return out
 
 
+def tails(past: Tensor, segment: Tensor, ends: list[int], taps: int) -> Tensor:
+    """The last inputs of a convolution up to each end, zero where a reset stands between: (b, K, W - 1, ..., C)."""
+    found = []
+    for end in ends:
+        same = segment[:, end + 1 : end + taps] == segment[:, end + taps - 1, None]
+        found.append(past[:, end + 1 : end + taps] * _over(same, past))
+    return torch.stack(found, 1)
+
+
+def _over(same: Tensor, like: Tensor) -> Tensor:
+    """(b, L) in the type of `like`, with as many axes."""
+    return same.to(like.dtype)[(..., *[None] * (like.ndim - 2))]
+
+
 def convolve(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
-    """The same as if there were no resets, then once more for the few rows whose taps reach over one."""
+    """The same of a weight (C, W): as without resets, then once more for the few rows whose taps reach over one."""
     out = _Convolution.apply(past, weight, bias)
     b, at = (segment[:, : 1 - TAPS] != segment[:, TAPS - 1 :]).nonzero(as_tuple=True)
     if len(b):
@@ -158,5 +195,5 @@ def pick(x: Tensor, indices: list[int]) -> Tensor:
 
 
 def chunk_length(keep_every: int, most: int) -> int:
-    """The largest divisor of `keep_every` up to `most`, so that every kept state is some chunk's last."""
-    return max(n for n in range(1, min(keep_every, most) + 1) if keep_every % n == 0)
+    """The length of as few chunks as `keep_every` positions can be cut into, `most` each; the last may be shorter."""
+    return -(-keep_every // -(-keep_every // most))

@@ -46,7 +46,10 @@ def matched(config: Any, shape: Sequence[int], actions: int, parameters: int) ->
 
 
 def _by_hidden(config: RSSMConfig, shape: Sequence[int], actions: int, parameters: int) -> RSSMConfig:
-    """The width of hidden layers whose total is nearest; all other widths follow it."""
+    """The width of hidden layers whose total is nearest of those that a bisection meets; all other widths follow it.
+
+    Where channels come to be cut into more blocks the total falls as widths grow, so that another may be nearer yet.
+    """
     totals: dict[int, int] = {}
 
     def total(hidden: int) -> int:
@@ -55,7 +58,7 @@ def _by_hidden(config: RSSMConfig, shape: Sequence[int], actions: int, parameter
 
     bisect(range(1, MOST_HIDDEN + 1), parameters, key=total)
     hidden = min(totals, key=lambda hidden: abs(totals[hidden] - parameters))
-    _check(config.name, totals[hidden], parameters, "the nearest width of its hidden layers")
+    _check(config.name, totals[hidden], parameters, "the nearest width found of its hidden layers")
     return replace(config, hidden=hidden)
 
 

@@ -84,8 +84,11 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Takes vectors (..., V) into account (Chan et al. 1979's merging of moments)."""
+        """Takes vectors (..., V) into account, if finite (Chan et al. 1979's merging of moments)."""
         x = x.flatten(0, -2).to(self.mean.dtype)
+        x = x[x.isfinite().all(-1)]
+        if not len(x):
+            return
         total = self.count + len(x)
         share = len(x) / total
         gap = x.mean(0) - self.mean

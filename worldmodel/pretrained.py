@@ -1,11 +1,14 @@
-"""A start from a Mamba-2 language model: its first layers' weights for the scans of a world model.
+"""A start from a Mamba-2 language model: its first layers' weights for the scans of a world model and the norms before
+them.
 
-Public checkpoints name the tensors of layer i `backbone.layers.{i}.mixer.*`, transformers' and state-spaces' alike
-(they differ in the embedding's name); a model saved without its head leaves out `backbone.`, and Codestral's own
-file puts `model.` before it. Files are safetensors, whose reading runs no code.
+Public checkpoints name the tensors of layer i `backbone.layers.{i}.mixer.*` and `backbone.layers.{i}.norm.weight`, that
+of the RMSNorm before the mixer, transformers' and state-spaces' alike (they differ in the embedding's name); a model
+saved without its head leaves out `backbone.`, and Codestral's own file puts `model.` before it. Files are safetensors,
+whose reading runs no code.
 """
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -16,7 +19,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from worldmodel.lssvwm import LSSVWM
 from worldmodel.mamba2 import Mamba2
@@ -24,7 +26,7 @@ from worldmodel.mixers import BlockSSM
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-TENSOR = re.compile(r"(?:model\.)?(?:backbone\.)?layers\.(\d+)\.mixer\.(.+)")
+TENSOR = re.compile(r"(?:model\.)?(?:backbone\.)?layers\.(\d+)\.((?:mixer|norm)\..+)")
 
 Shape = tuple[int, ...]
 
@@ -51,7 +53,8 @@ class Taken:
 
 
 def load(model: LSSVWM, path: Path | str) -> Taken:
-    """Copies the checkpoint's first layers into the model's scans, in order; other weights stay as they are.
+    """Copies the checkpoint's first layers into the model's scans and their norms, in order; other weights stay as they
+    are. What the action adds to a norm's scale and shift is among those.
 
     Args:
         path: a .safetensors file, or a folder with `model.safetensors` or `model.safetensors.index.json`. Weights
@@ -76,7 +79,7 @@ def check(model: LSSVWM, path: Path | str) -> Taken:
 
 def _match(model: LSSVWM, path: Path) -> tuple[Taken, dict[str, Path]]:
     """What to take, and the file of each of the checkpoint's tensors."""
-    scans = {name: module.mamba for name, module in model.named_modules() if isinstance(module, BlockSSM)}
+    scans = _scans(model)
     if not scans:
         raise ValueError(f"worldmodel.pretrained: world model {model.config.name} has no SSM layers to start from")
     files = _files(path)
@@ -93,12 +96,24 @@ def _match(model: LSSVWM, path: Path) -> tuple[Taken, dict[str, Path]]:
         )
     tensors: dict[str, str] = {}
     numbers = 0
-    for i, (place, scan) in enumerate(scans.items()):
+    for i, (mixer, norm, scan) in enumerate(scans):
         _fit(path, i, layers.get(i, {}), files, scan, len(layers))
-        for part, parameter in scan.named_parameters():
-            tensors[f"{place}.mamba.{part}"] = layers[i][part]
-            numbers += parameter.numel()
+        for part, shape in _shapes(scan).items():
+            kind, _, parameter = part.partition(".")
+            tensors[f"{mixer if kind == 'mixer' else norm}.{parameter}"] = layers[i][part]
+            numbers += math.prod(shape)
     return Taken(path, len(scans), len(layers), tensors, numbers), files
+
+
+def _scans(model: LSSVWM) -> list[tuple[str, str, Mamba2]]:
+    """Of each scan, in order: the model's names of it and of the norm before it, and itself."""
+    layers: list[Any] = list(model.backbone.layers.children())
+    return [
+        (f"backbone.layers.{i}.mixers.{j}.mamba", f"backbone.layers.{i}.norms.{j}.norm", mixer.mamba)
+        for i, layer in enumerate(layers)
+        for j, mixer in enumerate(layer.mixers)
+        if isinstance(mixer, BlockSSM)
+    ]
 
 
 def _fit(path: Path, i: int, names: Mapping[str, str], files: Mapping[str, Path], scan: Mamba2, layers: int) -> None:
@@ -106,7 +121,7 @@ def _fit(path: Path, i: int, names: Mapping[str, str], files: Mapping[str, Path]
     wanted = _shapes(scan)
     if odd := sorted(wanted.keys() ^ names.keys()):
         word = "lacks" if odd[0] in wanted else "has"
-        raise ValueError(f"{path}: layer {i} is not a Mamba-2 layer of the public layout: it {word} mixer.{odd[0]}")
+        raise ValueError(f"{path}: layer {i} is not a Mamba-2 layer of the public layout: it {word} {odd[0]}")
     shapes = {part: _shape(files[name], name) for part, name in names.items()}
     for part, shape in wanted.items():
         if shapes[part] != shape:
@@ -120,7 +135,8 @@ def _options(shapes: Mapping[str, Shape], layers: int) -> str:
     """The options with which tensors of these shapes would fit, in words."""
     no_fit = "no options would fit it"
     try:
-        (width, inner), (heads,), channels = shapes["out_proj.weight"], shapes["A_log"], shapes["conv1d.weight"][0]
+        (width, inner), (heads,) = shapes["mixer.out_proj.weight"], shapes["mixer.A_log"]
+        channels = shapes["mixer.conv1d.weight"][0]
         expand, head_width, state = inner // width, inner // heads, (channels - inner) // 2
         with torch.device("meta"):
             fitting = _shapes(Mamba2(width, expand, head_width, state))
@@ -134,8 +150,10 @@ def _options(shapes: Mapping[str, Shape], layers: int) -> str:
     )
 
 
-def _shapes(module: nn.Module) -> dict[str, Shape]:
-    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+def _shapes(scan: Mamba2) -> dict[str, Shape]:
+    """Of what a layer of a checkpoint has for this scan, by part."""
+    mixer = {f"mixer.{name}": tuple(parameter.shape) for name, parameter in scan.named_parameters()}
+    return mixer | {"norm.weight": (scan.in_proj.in_features,)}
 
 
 def _files(path: Path) -> dict[str, Path]:

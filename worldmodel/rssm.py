@@ -127,12 +127,12 @@ class RSSM(WorldModel):
         """The trajectory, and the posterior's log probabilities (B, T, 1, G, C)."""
         B, T = rows.batch_size
         frames = self.posterior.from_frame(self.coder.encode(rows.observation))  # (B, T, hidden)
-        go_on = (~rows.is_first).to(state["h"].dtype).unsqueeze(-1)
+        first = rows.is_first.unsqueeze(-1)
         h, z = state["h"].squeeze(1), state["z"].squeeze(1)
         hs, zs, posteriors = [], [], []
         # unbound at once: the gradient of each x[:, t] would be as large as x
-        for frame, act, go in zip(*(x.unbind(1) for x in (frames, rows.action, go_on)), strict=True):
-            h = self.core(h * go, z * go, act * go)
+        for frame, act, begins in zip(*(x.unbind(1) for x in (frames, rows.action, first)), strict=True):
+            h = self.core(*(x.masked_fill(begins, 0.0) for x in (h, z, act)))
             log_p = self._log_probs(self.posterior(h, frame))  # (B, G, C)
             z = latent.sample(log_p, mode).flatten(-2).to(h.dtype)
             hs.append(h)
@@ -160,11 +160,12 @@ class RSSM(WorldModel):
         feature = trajectory.feature
         h, z = self._parts(feature)
         dynamics, representation, surprise = latent.balanced_kl(posterior, self._prior(h), self.config.free_nats)
+        reward = self.twohot.loss(_read(self.reward_head, feature), rows.reward)
         losses = {
             "reconstruction": self.coder.loss(h, z, rows.observation),
             "dynamics": dynamics,
             "representation": representation,
-            "reward": self.twohot.loss(_read(self.reward_head, feature), rows.reward).mean(),
+            "reward": (reward * ~rows.is_first).mean(),  # a first row's is of a past that is cut off, or 0
             "continue": nn.functional.binary_cross_entropy_with_logits(
                 _read(self.continue_head, feature).squeeze(-1), (~rows.terminated).to(feature.dtype)
             ),

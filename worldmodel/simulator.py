@@ -22,8 +22,8 @@ Starts = Callable[[int], State]
 """n -> n States (n,) with memory of what came before them; drawn, where drawn at all, by torch's own generator."""
 
 Observe = Literal["features", "frames"]
-"""What an agent in the dream sees: (h, z) in one row, (N * F,) float32; or what the model decodes from them, frames
-(H, W, C) uint8 or vectors (V,) float32."""
+"""What an agent in the dream sees: the model's features in one row, (N * F,) float32; or what the model decodes from
+them, frames (H, W, C) uint8 or vectors (V,) float32."""
 
 StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -157,17 +157,20 @@ class DreamEnv(VectorEnv):
         if self.observe == "features":
             return flat(feature)
         decoded = self.model.decode(feature)
-        return _pixels(decoded) if decoded.dim() == 4 else decoded.float().cpu().numpy()
+        return _pixels(decoded) if decoded.dim() == 4 else _own(decoded)
 
     def _wide(self, actions: np.ndarray) -> Tensor:
         """Actions as world models take them: (n, A), one-hot where they are discrete."""
+        n, width = self.num_envs, self.model.actions
         if self.continuous:
-            return torch.as_tensor(np.asarray(actions, np.float32), device=self.device)
+            values = np.array(actions, np.float32)
+            if values.shape != (n, width) or not (np.abs(values) <= 1).all():  # nor is what is not a number
+                raise ValueError(f"actions {actions}: want {n} vectors of {width}, each value from -1 to 1")
+            return torch.from_numpy(values).to(self.device)
         chosen = np.asarray(actions)
-        if chosen.shape != (self.num_envs,) or ((chosen < 0) | (chosen >= self.model.actions)).any():
-            raise ValueError(f"actions {actions}: want {self.num_envs}, each from 0 to {self.model.actions - 1}")
-        index = torch.as_tensor(chosen, device=self.device).long()
-        return torch.nn.functional.one_hot(index, self.model.actions).float()
+        if chosen.shape != (n,) or not np.isin(chosen, np.arange(width)).all():
+            raise ValueError(f"actions {actions}: want {n}, each from 0 to {width - 1}")
+        return torch.eye(width, device=self.device)[torch.from_numpy(chosen.astype(np.int64)).to(self.device)]
 
     @torch.no_grad()
     def _decoded_shape(self) -> tuple[int, ...]:
@@ -209,7 +212,12 @@ class SingleDream(gymnasium.Env):
 
 def flat(feature: Tensor) -> np.ndarray:
     """(n, N, F) -> (n, N * F) float32: features as an agent in the dream sees them."""
-    return feature.flatten(-2).float().cpu().numpy()
+    return _own(feature.flatten(-2))
+
+
+def _own(values: Tensor) -> np.ndarray:
+    """float32, and no view of a State's tensors: observations are changed in place."""
+    return values.float().cpu().numpy().copy()
 
 
 def _space(features: tuple[int, ...], decoded: tuple[int, ...], observe: Observe) -> Box:

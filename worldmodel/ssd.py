@@ -33,7 +33,7 @@ def scan(
     Returns y (b, L, H, P) in x's type and the states (b, c, H, P, S) after each chunk's last position.
     """
     _report(x.device.type)
-    if x.is_cuda and _kernel():
+    if has_kernel(x.is_cuda):
         return scan_kernel(x, dt, A, B, C, state, reset, chunk)
     return scan_torch(x, dt, A, B, C, state, reset, chunk)
 
@@ -131,7 +131,7 @@ def scan_kernel(
             A.float(),
             B[:, part].unsqueeze(2).to(x.dtype).contiguous(),
             C[:, part].unsqueeze(2).to(x.dtype).contiguous(),
-            chunk_size=min(256, max(16, chunk)),
+            chunk_size=kernel_chunk(chunk),
             initial_states=state,
             seq_idx=reset[:, part].cumsum(1).int().contiguous(),
             return_final_states=True,
@@ -139,6 +139,23 @@ def scan_kernel(
         ys.append(y)
         states.append(state)
     return torch.cat(ys, 1), torch.stack(states, 1)
+
+
+def longest_chunk(cuda: bool) -> int:
+    """Positions of a chunk at most, for the quickest scan on, or off, a GPU.
+
+    The kernel is called once a chunk; in pure torch the products of long chunks take the more time, and memory.
+    """
+    return 256 if has_kernel(cuda) else 32
+
+
+def kernel_chunk(positions: int) -> int:
+    """The chunk size to give the kernel for calls of so many positions: a power of two in 16..256.
+
+    With others NaN was met (state-spaces/mamba, issue 449). One beyond the positions changes nothing: the kernel's
+    loads and stores stop at the sequence's end.
+    """
+    return min(256, max(16, 1 << (positions - 1).bit_length()))
 
 
 @cache
@@ -150,9 +167,14 @@ def _kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
     return mamba_chunk_scan_combined
 
 
+def has_kernel(cuda: bool) -> bool:
+    """Whether mamba-ssm's kernel serves tensors on, or off, a GPU."""
+    return cuda and _kernel() is not None
+
+
 def implementation(cuda: bool) -> str:
-    """Which scan serves tensors on, or off, a GPU."""
-    return "mamba-ssm kernel" if cuda and _kernel() else "pure torch"
+    """Which scan serves tensors on, or off, a GPU, in words."""
+    return "mamba-ssm kernel" if has_kernel(cuda) else "pure torch"
 
 
 @cache

@@ -45,7 +45,7 @@ class TokenStack(nn.Module):
 
 
 class ImageTokenizer(nn.Module):
-    """(..., H, W, C) uint8 -> (..., 16, E) and (..., 16, F) -> (..., H, W, C) in 0..1: each of 4x4 patches a token."""
+    """(..., H, W, C) uint8 -> (..., 16, E) and (..., 16, F) -> (..., H, W, C) in about 0..1: a patch of 4x4 a token."""
 
     grid = (GRID, GRID)
 
@@ -66,7 +66,7 @@ class ImageTokenizer(nn.Module):
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., 16, E)"""
         patches = rearrange(observation, "... (h p) (w q) c -> ... (h w) (p q c)", **self.patch)
-        return self.encoder(patches.to(self.encoder.read.weight.dtype).div_(255).sub_(0.5))
+        return self.encoder(patches.to(self.encoder.read.weight.dtype, copy=True).div_(255).sub_(0.5))
 
     def decode(self, feature: Tensor) -> Tensor:
         """(..., 16, F) -> (..., H, W, C), about 0..1 and not clipped."""
@@ -76,7 +76,7 @@ class ImageTokenizer(nn.Module):
     def losses(self, feature: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """(squared error, 1 - SSIM) of decoded frames, the first summed over a frame's values, means over frames."""
         decoded = self.decode(feature)
-        truth = observation.to(decoded.dtype).div_(255)
+        truth = observation.to(decoded.dtype, copy=True).div_(255)
         squared = F.mse_loss(decoded, truth, reduction="sum") / decoded.shape[:-3].numel()
         return squared, 1 - ssim(decoded, truth)
 

@@ -149,7 +149,7 @@ def forward(
                 "reconstruction": (error**2).sum(),
                 "dynamics": max(free_nats, divergence(stopped("posterior", b, t, p), q)),
                 "representation": max(free_nats, divergence(p, stopped("prior", b, t, q))),
-                "reward": two_hot_loss(logits, reward[b, t]),
+                "reward": 0.0 if begins else two_hot_loss(logits, reward[b, t]),  # ours: a first row has none
                 "continue": -np.log(1 - going if rows.terminated[b, t] else going),
             }
             for name, value in frame.items():

@@ -130,6 +130,23 @@ def test_nothing_before_an_episode_matters_to_it(world: World, first: int) -> No
     torch.testing.assert_close(later[0], later[1], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("frames", [1, T])
+def test_what_is_not_a_number_ends_with_its_episode(world: World, frames: int) -> None:
+    """A State of NaNs is as good as any to a first row; of models from outside it is not asked."""
+    if world.name.split()[0] not in worldmodel.MODELS:
+        return
+    rows = world.rows(firsts=[(0, 0), *FIRSTS])[:, :frames]
+    broken, empty = world.state.clone(), world.state.clone()
+    empty[0] = world.model.initial(B)[0]
+    for leaf in leaves(broken).values():
+        if leaf.is_floating_point():
+            leaf[0] = torch.nan
+    got, want = world.observe(rows, broken), world.observe(rows, empty)
+    torch.testing.assert_close(got.feature, want.feature)
+    assert_close(got.final, want.final)
+    assert all(loss.isfinite() for loss in world.model.loss(rows, broken)[0].values())
+
+
 @pytest.mark.parametrize("at", [1, 5, 10])
 def test_no_row_depends_on_a_later_one(world: World, at: int) -> None:
     rows = world.rows(firsts=[(0, 2)])

@@ -25,6 +25,20 @@ def test_probabilities_are_mixed_with_the_uniform(unimix: float) -> None:
     torch.testing.assert_close(probs, (1 - unimix) * logits.softmax(-1) + unimix * torch.full_like(logits, 1 / C))
 
 
+@pytest.mark.parametrize("gap", [0.0, 20.0, 110.0, 200.0])
+def test_divergences_have_gradients_without_the_uniform(gap: float) -> None:
+    """Where a class is so far behind that its probability is 0 in float32: values and gradients are float64's."""
+    logits = [torch.tensor([[[gap, 0.0]], [[0.0, gap]]]), torch.tensor([[[0.0, gap]], [[1.0, 0.0]]])]
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        p, q = (x.to(dtype).requires_grad_() for x in logits)
+        divergence = kl(log_probs(p, 0.0), log_probs(q, 0.0))
+        found.append((divergence, *torch.autograd.grad(divergence, (p, q))))
+    for narrow, wide in zip(*found, strict=True):
+        assert narrow.isfinite().all()
+        torch.testing.assert_close(narrow.double(), wide, atol=1e-5, rtol=1e-5)
+
+
 def test_narrow_logits_are_widened() -> None:
     logits = noise().bfloat16()
     assert log_probs(logits, 0.01).dtype == torch.float32

@@ -75,7 +75,7 @@ def test_the_values_of_losses() -> None:
             "dynamics": divergence,
             "overshoot": (after * ~given.is_first[:, 1:]).sum() / (B * T),
             "representation": divergence,
-            "reward": model.twohot.loss(model.reward_head(feature), given.reward).mean(),
+            "reward": (model.twohot.loss(model.reward_head(feature), given.reward) * ~given.is_first).mean(),
             "ahead": _next_reward(model, feature, given),
             "continue": F.binary_cross_entropy(model.continues(feature), (~given.terminated).float()),
             "state": torch.stack([0.5 * (s.var() + s.mean() ** 2 - 1 - (s.var() + 1e-6).log()) for s in states]).mean(),
@@ -87,6 +87,18 @@ def test_the_values_of_losses() -> None:
     torch.testing.assert_close(figures["surprise"], divergence, atol=1e-4, rtol=1e-4)
     entropy = posterior.entropy().sum((-1, -2)).mean()
     torch.testing.assert_close(figures["entropy/posterior"], entropy, atol=1e-4, rtol=1e-4)
+
+
+def test_a_first_row_s_reward_teaches_nothing() -> None:
+    """Replay cuts the past off in the middle of episodes too, where a reward stands beside `is_first`."""
+    model, given = make(), rows()
+    found = []
+    for reward in (0.0, 5.0):
+        given.reward[given.is_first] = reward
+        torch.manual_seed(0)
+        got = model.loss(given, model.initial(B))[0]
+        found.append(torch.stack([got["reward"], got["ahead"]]))
+    assert torch.equal(*found)
 
 
 TAUGHT = {

@@ -92,16 +92,19 @@ def test_memory_carried_in_pieces_is_the_whole(length: int, keep_every: int, dat
     assert_close(memory, memories[:, -1], atol=1e-10)
 
 
+@pytest.mark.parametrize("length, every", [(11, 4), (74, 37), (80, 37), (150, 67), (36, 37)])
 @torch.no_grad()
-def test_each_kept_memory_is_that_of_a_prefix() -> None:
+def test_each_kept_memory_is_that_of_a_prefix(length: int, every: int) -> None:
+    """Of blocks that chunks of one length fill, and of those that they do not."""
     module = layer()
-    u, reset = noise(2, 11), never(2, 11)
-    reset[0, 3] = reset[1, 5] = reset[1, 6] = True
-    memories = module(u, lived(module, 2), reset, 4)[1]
-    assert memories.batch_size == (2, 3)
-    for k, end in enumerate(kept(11, 4)):
-        prefix = module(u[:, : end + 1], lived(module, 2), reset[:, : end + 1], 100)[1]
-        assert_close(memories[:, k], prefix[:, -1], atol=1e-10)
+    u, reset = noise(2, length), never(2, length)
+    reset[0, 3] = reset[1, 5] = reset[1, 6] = reset[0, 2 * length // 3] = reset[1, every % length] = True
+    y, memories = module(u, lived(module, 2), reset, every)
+    assert memories.batch_size == (2, len(kept(length, every)))
+    for k, end in enumerate(kept(length, every)):
+        prefix, after = module(u[:, : end + 1], lived(module, 2), reset[:, : end + 1], 256)
+        torch.testing.assert_close(y[:, : end + 1], prefix, atol=1e-10, rtol=0)
+        assert_close(memories[:, k], after[:, -1], atol=1e-10)
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 3, 6, 8])
@@ -151,10 +154,14 @@ def test_kept() -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 64))
-def test_chunk_length_is_the_largest_divisor(keep_every: int, most: int) -> None:
-    length = chunk_length(keep_every, most)
-    assert length <= most and keep_every % length == 0
-    assert not any(keep_every % n == 0 for n in range(length + 1, min(most, keep_every) + 1))
+def test_chunks_are_as_few_as_can_be_and_alike(keep_every: int, most: int) -> None:
+    length, few = chunk_length(keep_every, most), -(-keep_every // most)
+    assert length <= most and -(-keep_every // length) == few
+    assert keep_every % few or length * few == keep_every
+
+
+def test_a_prime_block_is_not_cut_into_single_positions() -> None:
+    assert (chunk_length(37, 32), chunk_length(31, 32), chunk_length(257, 256)) == (19, 31, 129)
 
 
 @pytest.mark.parametrize("indices", [[0], [9], [3, 7], [3, 7, 9], [0, 1, 2], [2, 5, 8, 9], list(range(10))])
@@ -172,7 +179,7 @@ def test_both_convolutions_agree(b: int, length: int, channels: int, share: floa
         for shape in ((b, TAPS - 1 + length, channels), (channels, TAPS), (channels,))
     )
     segment = (torch.rand(b, TAPS - 1 + length) < share).cumsum(1)
-    want, got = (f(past, weight, bias, segment) for f in (convolve_masked, convolve))
+    want, got = convolve_masked(past, weight.T, bias, segment), convolve(past, weight, bias, segment)
     torch.testing.assert_close(got, want)
     gradient = torch.randn_like(want)
     parts = (past, weight, bias)

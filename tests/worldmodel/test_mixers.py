@@ -81,6 +81,11 @@ def frames_changed(mixer: Mixer, at: int, frames: int = 10) -> list[int]:
     return [t for t in range(frames) if (a - b)[:, t].abs().max() > 1e-12]
 
 
+def test_rotary_attention_has_no_slopes() -> None:
+    assert not list(FullAttention(WIDTH, TOKENS, 5, 4).buffers())
+    assert [name for name, _ in LocalAttention(WIDTH, TOKENS, 5, 4).named_buffers()] == ["slopes"]
+
+
 SOME = ((0, 3), (0, 4), (1, 7), (1, 0))
 
 

@@ -1,4 +1,4 @@
-"""Scans that start from a Mamba-2 language model compute what transformers' layers do; what does not fit is told."""
+"""Scans and norms that start from a Mamba-2 language model compute what transformers' do; what does not fit is told."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,12 @@ from torch import Tensor
 from transformers import Mamba2Config, Mamba2ForCausalLM, Mamba2Model
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, shake
+from worldmodel.backbone import Layer
 from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
 from worldmodel.mamba2 import Mamba2
 from worldmodel.pretrained import check, load
 
-LAYERS, PARTS = 3, 8
+LAYERS, PARTS = 3, 9
 """Of the language model, and tensors of a layer."""
 
 
@@ -40,20 +41,20 @@ def scans(model: LSSVWM) -> list[Mamba2]:
     return [module for module in model.backbone.modules() if isinstance(module, Mamba2)]
 
 
-def outputs(scan: Mamba2, u: Tensor) -> Tensor:
-    """(b, L, D) -> (b, L, D) from the empty memory."""
-    never = torch.zeros(u.shape[:2], dtype=torch.bool)
-    return scan(u, scan.initial(len(u)), never, u.shape[1])[0]
+def outputs(layer: Layer, u: Tensor) -> Tensor:
+    """(b, L, D) -> (b, L, D) of the norm, but for what the action adds, and the scan from the empty memory."""
+    scan, never = layer.mixers[0].mamba, torch.zeros(u.shape[:2], dtype=torch.bool)
+    return scan(layer.norms[0].norm(u), scan.initial(len(u)), never, u.shape[1])[0]
 
 
 @torch.no_grad()
-def assert_same_layers(model: LSSVWM, source: Mamba2ForCausalLM, atol: float = 1e-4) -> None:
+def assert_same_layers(model: LSSVWM, source: Mamba2ForCausalLM, atol: float = 1e-5) -> None:
     u = torch.randn(2, 37, 32, generator=torch.Generator().manual_seed(0))
     assert len(scans(model)) == 2
-    for i, scan in enumerate(scans(model)):
-        want = source.backbone.layers[i].mixer(u)
+    for layer, theirs in zip(model.backbone.layers, source.backbone.layers, strict=False):
+        want = theirs.mixer(theirs.norm(u))
         assert want.abs().max() > 0.1
-        torch.testing.assert_close(outputs(scan, u), want, atol=atol, rtol=atol)
+        torch.testing.assert_close(outputs(layer, u), want, atol=atol, rtol=atol)
 
 
 @pytest.fixture
@@ -74,9 +75,10 @@ def test_layers_compute_what_transformers_do(saved: tuple[Mamba2ForCausalLM, Pat
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == set(taken.tensors)
     assert taken.tensors["backbone.layers.1.mixers.0.mamba.D"] == "backbone.layers.1.mixer.D"
-    numbers = sum(p.numel() for scan in scans(model) for p in scan.parameters())
+    assert taken.tensors["backbone.layers.1.norms.0.norm.weight"] == "backbone.layers.1.norm.weight"
+    numbers = sum(p.numel() for scan in scans(model) for p in scan.parameters()) + 2 * 32
     assert (taken.layers, taken.available, len(taken.tensors), taken.parameters) == (2, LAYERS, 2 * PARTS, numbers)
-    assert str(taken) == f"layers 0..1 of 3 from {folder / file}: 16 tensors, {numbers:,} parameters"
+    assert str(taken) == f"layers 0..1 of 3 from {folder / file}: 18 tensors, {numbers:,} parameters"
 
 
 def test_shards(tmp_path: Path) -> None:
@@ -223,6 +225,11 @@ def test_layers_of_another_layout(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "cut.safetensors")
     with pytest.raises(ValueError, match="layer 1 is not .* lacks mixer.A_log"):
         load(world_model(), tmp_path / "cut.safetensors")
+    tensors = language_model().state_dict()
+    del tensors["backbone.layers.0.norm.weight"], tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "bare.safetensors")
+    with pytest.raises(ValueError, match="layer 0 is not .* lacks norm.weight"):
+        load(world_model(), tmp_path / "bare.safetensors")
     save_file({"encoder.weight": torch.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no Mamba-2 layers"):
         load(world_model(), tmp_path / "other.safetensors")

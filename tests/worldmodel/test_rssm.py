@@ -131,6 +131,16 @@ def test_free_nats_stop_both_divergences() -> None:
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
+def test_a_first_row_s_reward_teaches_nothing() -> None:
+    model, rows = RSSM(RSSMConfig(hidden=16), SHAPES["vector"], ACTIONS), random_rows("vector", B, T, firsts=[(0, 1)])
+    found = []
+    for reward in (0.0, 5.0):
+        rows.reward[rows.is_first] = reward
+        torch.manual_seed(0)
+        found.append(model.loss(rows, model.initial(B))[0]["reward"])
+    assert torch.equal(*found)
+
+
 TAUGHT = {
     "reconstruction": {"encoder", "decoder", "posterior", "core"},
     "dynamics": {"encoder", "posterior", "core", "prior"},  # through the latents that h is made of

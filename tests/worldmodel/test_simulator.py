@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from tests.worldmodel.small import ACTIONS, SHAPES, assert_equal, random_rows, small_model
 from worldmodel import State, WorldModel
-from worldmodel.simulator import DreamEnv, Observe, SingleDream, Starts
+from worldmodel.simulator import DreamEnv, Observe, SingleDream, Starts, flat
 
 N, HORIZON = 5, 6
 
@@ -212,6 +212,22 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ResetNeeded):
         dreams.step(np.zeros(2, int))
     dreams.reset(seed=0)
-    for wrong in ([0, ACTIONS], [0, -1], [0]):
+    for wrong in ([0, ACTIONS], [0, -1], [0], [0, 0.7], [0, np.nan], [[0, 1]], 0):
         with pytest.raises(ValueError, match="each from 0 to 2"):
             dreams.step(np.array(wrong))
+    dreams = DreamEnv(model, starts, 2, 5, continuous=True)
+    dreams.reset(seed=0)
+    zeros = [0.0] * ACTIONS
+    for value in (9.0, -1.01, np.nan, np.inf):
+        with pytest.raises(ValueError, match="each value from -1 to 1"):
+            dreams.step(np.array([zeros, [*zeros[1:], value]]))
+    for shape in ((ACTIONS,), (1, ACTIONS), (2, ACTIONS - 1), (2, 1, ACTIONS)):
+        with pytest.raises(ValueError, match="want 2 vectors of 3"):
+            dreams.step(np.zeros(shape))
+
+
+def test_observations_are_no_views_of_a_state():
+    """Those of new episodes are written over those of the old, in place."""
+    feature = torch.zeros(2, 1, 4)
+    flat(feature)[:] = 1
+    assert not feature.any()

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldmodel.ssd import scan, scan_kernel, scan_torch
+from worldmodel import ssd
+from worldmodel.ssd import kernel_chunk, longest_chunk, scan, scan_kernel, scan_torch
 
 
 @dataclass
@@ -172,16 +173,46 @@ def test_the_dispatcher_takes_pure_torch_on_the_cpu() -> None:
     torch.testing.assert_close(states, every[:, [2, 5, 6]], atol=1e-10, rtol=1e-10)
 
 
+@given(st.integers(1, 1000))
+def test_the_kernel_s_chunks_are_powers_of_two(positions: int) -> None:
+    size = kernel_chunk(positions)
+    assert size in (16, 32, 64, 128, 256)
+    assert size >= min(positions, 256) and (size == 16 or size < 2 * positions)
+
+
+@pytest.mark.parametrize("chunk, sizes", [(8, {16}), (32, {32}), (40, {64}), (160, {256}), (256, {256})])
+def test_the_kernel_is_given_these_sizes(monkeypatch: pytest.MonkeyPatch, chunk: int, sizes: set[int]) -> None:
+    i, seen = random_inputs(1, 300, 2, 3, 4), []
+
+    def kernel(x: Tensor, *_: Tensor, chunk_size: int, initial_states: Tensor, **__: object) -> tuple[Tensor, Tensor]:
+        assert x.shape[1] <= chunk
+        seen.append(chunk_size)
+        return x, initial_states
+
+    monkeypatch.setattr(ssd, "_kernel", lambda: kernel)
+    scan_kernel(i.x, i.dt, i.A, i.B, i.C, i.state, i.reset, chunk)
+    assert set(seen) == sizes and len(seen) == -(-300 // chunk)
+
+
+@pytest.mark.parametrize("kernel, cuda, most", [(None, True, 32), (print, True, 256), (print, False, 32)])
+def test_chunks_are_long_for_the_kernel_alone(
+    monkeypatch: pytest.MonkeyPatch, kernel: object, cuda: bool, most: int
+) -> None:
+    monkeypatch.setattr(ssd, "_kernel", lambda: kernel)
+    assert longest_chunk(cuda) == most
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 @pytest.mark.skipif(importlib.util.find_spec("mamba_ssm") is None, reason="mamba-ssm is not installed")
 @pytest.mark.parametrize("resets", [set(), {0}, {31, 32, 33}, {5, 69}])
-def test_the_cuda_kernel_is_the_recurrence(resets: set[int]) -> None:
+@pytest.mark.parametrize("chunk", [32, 40])
+def test_the_cuda_kernel_is_the_recurrence(resets: set[int], chunk: int) -> None:
     i = random_inputs(2, 70, 2, 32, 16, resets)
     i.dt = i.dt * 0.1
     want, every = recurrence(i)
     x, dt, A, B, C, state = (t.float().cuda() for t in (i.x, i.dt, i.A, i.B, i.C, i.state))
-    y, states = scan_kernel(x, dt, A, B, C, state, i.reset.cuda(), 32)
-    for got, exact in ((y, want), (states, every[:, ends(70, 32)])):
+    y, states = scan_kernel(x, dt, A, B, C, state, i.reset.cuda(), chunk)
+    for got, exact in ((y, want), (states, every[:, ends(70, chunk)])):
         assert (got.double().cpu() - exact).abs().max() < 1e-2 * exact.abs().max()  # the kernel multiplies in TF32
 
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.worldmodel.small import shake
+from worldmodel.cnn import ImageCoder
 from worldmodel.norm import RunningNorm
+from worldmodel.sizes import Widths
 from worldmodel.tokenizer import ImageTokenizer, MixerLayer, VectorTokenizer, ssim
 
 FEATURES = 10
@@ -66,6 +68,18 @@ def test_tokens_are_patches_row_by_row() -> None:
         moved[token] += 1
         repainted = (tokenizer.decode(moved) != tokenizer.decode(feature)).all(-1)
         assert repainted[patch].all() and repainted.sum() == 8 * 12
+
+
+def test_frames_stay_as_they_are() -> None:
+    """Of floats too, which no conversion copies."""
+    frames = images(2, 3).float()
+    before = frames.clone()
+    tokenizer, coder = image_tokenizer(), ImageCoder((32, 32, 3), Widths(16))
+    tokenizer.encode(frames)
+    coder.encode(frames)
+    tokenizer.losses(torch.randn(2, 3, 16, FEATURES), frames)
+    coder.loss(torch.randn(2, 3, 128), torch.randn(2, 3, 128), frames)
+    assert torch.equal(frames, before)
 
 
 def test_layers_let_every_token_see_the_whole_frame() -> None:
@@ -204,3 +218,16 @@ def test_normalisation_before_any_data_and_of_constants() -> None:
     norm.update(torch.full((2, 3, 2), 7.0))  # any leading axes
     assert norm.count == 6 and torch.equal(norm(torch.full((2,), 7.0)), torch.zeros(2))
     assert norm(x).isfinite().all()
+
+
+def test_what_is_not_a_number_is_no_part_of_the_normalisation() -> None:
+    norm, same = RunningNorm(2), RunningNorm(2)
+    x = torch.randn(3, 4, 2)
+    norm.update(x)
+    same.update(x)
+    norm.update(torch.tensor([[torch.nan, 1.0], [2.0, torch.inf]]))  # no row is left
+    norm.update(torch.tensor([[1.0, 2.0], [torch.nan, 1.0], [3.0, 5.0]]))
+    same.update(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+    assert norm.count == 14
+    for got, want in zip(norm.buffers(), same.buffers(), strict=True):
+        assert torch.equal(got, want)

@@ -1,4 +1,4 @@
-"""A tokenizer taught apart from memory: frames come from latents alone, and memory teaches them nothing."""
+"""A tokenizer taught apart from memory: frames come from latents alone, and what memory reads teaches them nothing."""
 
 import pytest
 import torch
@@ -30,18 +30,33 @@ def test_decoding_reads_the_latents_alone(model: LSSVWM):
     assert not torch.allclose(model.decode(feature), model.decode(other))
 
 
-def test_what_memory_learns_does_not_reach_the_tokenizer(model: LSSVWM):
+TAUGHT = {
+    "reconstruction": {"tokenizer"},
+    "perceptual": {"tokenizer"},
+    "dynamics": {"backbone"},
+    "overshoot": {"backbone"},
+    "representation": {"tokenizer"},
+    "reward": {"tokenizer", "backbone"},  # by the latents in the feature
+    "ahead": {"backbone"},
+    "continue": {"tokenizer", "backbone"},
+    "state": {"backbone"},
+}
+
+
+def test_what_each_loss_teaches(model: LSSVWM):
     rows = random_rows(model.kind, 2, 8)
     losses, _, _ = model.loss(rows, model.initial(2))
-    tokenizer = [*model.tokenizer.encoder.parameters(), *model.posterior.parameters()]
-    backbone = list(model.backbone.parameters())
-    assert not moved(losses["dynamics"], tokenizer) and moved(losses["dynamics"], backbone)
-    assert moved(losses["reconstruction"], tokenizer) and not moved(losses["reconstruction"], backbone)
+    parts = {
+        "tokenizer": [*model.tokenizer.encoder.parameters(), *model.posterior.parameters()],
+        "backbone": list(model.backbone.parameters()),
+    }
+    assert losses.keys() == TAUGHT.keys()
+    for name, loss in losses.items():
+        if loss.requires_grad:  # vectors have no perceptual loss
+            assert {part for part, parameters in parts.items() if moved(loss, parameters)} == TAUGHT[name], name
 
 
 def moved(loss: torch.Tensor, parameters: list[torch.nn.Parameter]) -> bool:
-    """Whether any of these has a gradient; all of them must, or none."""
+    """Whether any of these has a gradient."""
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
-    reached = [gradient is not None and bool(gradient.any()) for gradient in gradients]
-    assert all(reached) or not any(reached)
-    return all(reached)
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)

@@ -13,7 +13,7 @@ from einops import rearrange
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel.mamba2 import kept
+from worldmodel.mamba2 import convolve_masked, kept, tails
 from worldmodel.mixers.base import Mixer
 
 
@@ -42,10 +42,11 @@ class CausalConv(Mixer):
         value = self._neighbours(value)
         past = torch.cat([memory["conv"].to(value.dtype), value], 1)  # (B, k - 1 + T, N, D)
         segment = F.pad(reset.cumsum(1), (k - 1, 0))  # (B, k - 1 + T); what memory holds is segment 0
-        y = self.out(self._over_time(past, segment) * F.silu(gate))
+        over_time = convolve_masked(past, self.time.to(past.dtype), self.bias.to(past.dtype), segment)
+        y = self.out(over_time * F.silu(gate))
 
         ends = kept(T, block_frames)
-        memories = torch.stack([_tail(past, segment, end + 1, end + k) for end in ends], 1)
+        memories = tails(past, segment, ends, k)
         return y, TensorDict({"conv": memories.to(memory["conv"].dtype)}, batch_size=[B, len(ends)])
 
     def _neighbours(self, x: Tensor) -> Tensor:
@@ -53,20 +54,3 @@ class CausalConv(Mixer):
         rows, columns = self.grid
         image = rearrange(x, "b t (r c) d -> (b t) d r c", r=rows, c=columns)
         return rearrange(self.space(image), "(b t) d r c -> b t (r c) d", b=len(x))
-
-    def _over_time(self, past: Tensor, segment: Tensor) -> Tensor:
-        """Tap by tap, none of which reaches over a reset. (B, k - 1 + T, N, D) -> (B, T, N, D)"""
-        k = self.frames
-        T = past.shape[1] - k + 1
-        weight = self.time.to(past.dtype)
-        out = torch.addcmul(self.bias.to(past.dtype), past[:, k - 1 :], weight[-1])
-        for tap in range(k - 1):
-            same = (segment[:, tap : tap + T] == segment[:, k - 1 :]).to(past.dtype)
-            out = torch.addcmul(out, past[:, tap : tap + T], same[..., None, None] * weight[tap])
-        return out
-
-
-def _tail(past: Tensor, segment: Tensor, begin: int, end: int) -> Tensor:
-    """past[:, begin:end], the frames up to the one before `end`, zero where a reset stands between."""
-    same = segment[:, begin:end] == segment[:, end - 1, None]
-    return past[:, begin:end] * same[..., None, None].to(past.dtype)

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldmodel.mixers.local_attention import LocalAttention
+from worldmodel.mixers.local_attention import Attention
 
 QUERY_FRAMES = 16
 """Frames whose tokens ask at once: scores and masks are linear in T."""
 
 
-class FullAttention(LocalAttention):
-    """Memory as `LocalAttention`'s, over many more frames."""
+class FullAttention(Attention):
+    """Over many more frames than `LocalAttention`."""
 
     def __init__(self, width: int, tokens: int, frames: int, heads: int):
         super().__init__(width, tokens, frames, heads)
@@ -23,7 +23,7 @@ class FullAttention(LocalAttention):
             raise ValueError(f"rotary embedding turns pairs: width {width} / {heads} heads is odd")
 
     def _attend(self, q: Tensor, past: Tensor, segment: Tensor, segments: Tensor) -> Tensor:
-        """q (B, T, N, D) over past (B, k - 1 + T, N, 2D) -> (B, T, N, D)"""
+        """See `Attention`."""
         T, N = q.shape[1:3]
         k = self.frames
         key, value = past.unflatten(-1, (2, self.heads, -1)).unbind(-3)  # (B, k - 1 + T, N, heads, D / heads)

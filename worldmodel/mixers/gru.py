@@ -39,7 +39,7 @@ class GRU(Mixer):
         cuts = [0, *(reset[:, 1:].any(0).nonzero().flatten() + 1).tolist(), T]
         ys = []
         for begin, end in zip(cuts, cuts[1:], strict=False):
-            hidden = hidden * ~reset[:, begin, None, None]
+            hidden = hidden.masked_fill(reset[:, begin, None, None], 0.0)
             y, _ = self.gru(u[begin:end], hidden.flatten(0, 1).unsqueeze(0))
             ys.append(y.to(hidden.dtype))
             hidden = y[-1].to(hidden.dtype).unflatten(0, (B, N))

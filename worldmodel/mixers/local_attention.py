@@ -4,6 +4,8 @@ Blocked so that cost is linear in T: c query frames at a time see c + k - 1 key 
 by a fixed slope on the scores for each head (ALiBi, Press et al. 2022, arXiv 2108.12409).
 """
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
@@ -13,10 +15,8 @@ from worldmodel.mamba2 import kept
 from worldmodel.mixers.base import Mixer
 
 
-class LocalAttention(Mixer):
+class Attention(Mixer):
     """Memory: keys and values of the last k - 1 frames, and which of them are there."""
-
-    slopes: Tensor
 
     def __init__(self, width: int, tokens: int, frames: int, heads: int):
         super().__init__()
@@ -25,7 +25,6 @@ class LocalAttention(Mixer):
         self.tokens, self.frames, self.heads = tokens, frames, heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.register_buffer("slopes", 2.0 ** (-4.0 * torch.arange(1, heads + 1) / heads), persistent=False)
 
     def initial(self, batch: int) -> TensorDict:
         """No frame is there: `there` (B, k - 1) is false."""
@@ -53,8 +52,22 @@ class LocalAttention(Mixer):
         }
         return self.out(y), TensorDict(memories, batch_size=[B, len(ends)])
 
+    @abstractmethod
     def _attend(self, q: Tensor, past: Tensor, segment: Tensor, segments: Tensor) -> Tensor:
         """q (B, T, N, D) over past (B, k - 1 + T, N, 2D) -> (B, T, N, D)"""
+
+
+class LocalAttention(Attention):
+    """Over few frames."""
+
+    slopes: Tensor
+
+    def __init__(self, width: int, tokens: int, frames: int, heads: int):
+        super().__init__(width, tokens, frames, heads)
+        self.register_buffer("slopes", 2.0 ** (-4.0 * torch.arange(1, heads + 1) / heads), persistent=False)
+
+    def _attend(self, q: Tensor, past: Tensor, segment: Tensor, segments: Tensor) -> Tensor:
+        """See `Attention`."""
         B, T, N, D = q.shape
         k = self.frames
         c = min(k, T)
