@@ -67,14 +67,18 @@ def plot_returns(runs: Sequence[Path], out: Path) -> None:
     panels = by_environment(runs)
     columns = math.ceil(math.sqrt(len(panels)))
     rows = math.ceil(len(panels) / columns)
-    size = (8, 4.5) if len(panels) == 1 else (5.5 * columns, 3.6 * rows)
+    most = max(map(len, panels.values()))
+    size = (8, 4.5) if len(panels) == 1 else (5.5 * columns, (3.2 + 0.4 * most) * rows)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
     for place, (env, members) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
         draw_returns(axes, env, dict(enumerate(members.values())))
-        _draw_legend(axes, list(members.values()))
+        widest = max(map(len, run_names(list(members.values()))))
+        # above the curves and what is off scale, where it hides neither
+        side_by_side = 1 if len(panels) > 1 or widest > 40 else 2
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.04), ncols=side_by_side, fontsize=8, frameon=False)
         if len(panels) > 1:
-            axes.set_title(env, fontsize=10, loc="left", pad=24 + 11 * len(members))
+            axes.set_title(env, fontsize=10, loc="left", pad=16 + 26 * len(members))
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(out, figure.savefig)
 
@@ -97,12 +101,6 @@ def draw_returns(axes: Axes, env: str, runs: Mapping[int, Path]) -> None:
     axes.set(xlabel="environment steps", ylabel="episode return", xlim=(0, None))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _draw_legend(axes: Axes, runs: Sequence[Path]) -> None:
-    columns = 1 if max(map(len, run_names(runs))) > 40 else 2
-    # above the curves and what is off scale, where it hides neither
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.04), ncols=columns, fontsize=8, frameon=False)
 
 
 def running_mean(values: np.ndarray, length: int) -> np.ndarray:
