@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from envs.reverse import OutAndBack
+from envs.reverse import Excursions, OutAndBack
 from envs.waypoints import RandomGoals
 
-POLICIES = ("random", "reverse", "waypoints")
+POLICIES = ("excursions", "random", "reverse", "waypoints")
 HOLD = 0.5
 """The chance at each step that `random` goes on with its action."""
 
@@ -43,6 +43,8 @@ def make_policy(name: str, actions: int, seed: int, steps: int | None, noise: fl
         return RandomWalk(actions, seed)
     if name == "waypoints":
         return RandomGoals(noise or 0.0, seed)
+    if name == "excursions":
+        return Excursions(seed)
     if name == "reverse" and steps is not None:
         return OutAndBack(steps, seed)
     raise ValueError(f"no policy {name!r} of {steps} steps")

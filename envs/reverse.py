@@ -1,4 +1,4 @@
-"""A scripted walker for Memory Maze that goes out and comes back the same way, so that what it meets was seen."""
+"""Scripted walkers for Memory Maze that go out and come back the same way, so that what they meet was seen."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ ARRIVED = 0.3
 """Distance in cells at which the middle of a cell counts as reached: a step is a quarter of a cell."""
 CELL_STEPS, CORNER_STEPS = 5, 7
 """Steps to the next cell, and for a change of direction before it; generous."""
+SHORTEST, LONGEST = 40, 400
+"""Steps of an excursion, out and back."""
 
 
 class OutAndBack:
@@ -86,6 +88,28 @@ class OutAndBack:
                 self._turning = TURN
         elif here in self._looked and self._steps - self._taken >= TURN + _walking([here, *self._route]):
             self._turning = TURN
+
+
+class Excursions:
+    """One walk out and back after another, to teach a world model that what was seen comes again, soon and late.
+
+    Each is an `OutAndBack` of `SHORTEST` to `LONGEST` steps, evenly by their logarithm.
+
+    Args:
+        seed: of the walks.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._left = 0  # steps of the walk
+
+    def act(self, info: Mapping[str, Any]) -> int:
+        """The next action; `info` as for `OutAndBack`."""
+        if not self._left:
+            self._left = round(np.exp(self._rng.uniform(np.log(SHORTEST), np.log(LONGEST))))
+            self._walk = OutAndBack(self._left, int(self._rng.integers(1 << 32)))
+        self._left -= 1
+        return self._walk.act(info)
 
 
 def _walking(cells: Sequence[Cell]) -> int:

@@ -75,6 +75,7 @@ MAZE = {
 
 HIDING = ("ObjectRecall", "ObjectRecall-Choice", "SceneCut")
 """Environments in which a thing disappears and comes back."""
+WAYPOINTS = "waypoints"
 WALK = 800
 """Steps of a maze's held-out episodes, as in LSSVWM (arXiv 2505.20171)."""
 
@@ -111,6 +112,12 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--updates", type=positive, default=1_800, help="updates of each (default: %(default)s)")
     parser.add_argument("--data", type=positive, help="episodes to teach (default: 3000 short ones, 30 in a maze)")
+    parser.add_argument(
+        "--policy",
+        choices=(WAYPOINTS, "excursions"),
+        default=WAYPOINTS,
+        help="who walks the mazes that are taught; see replay.collect (default: %(default)s)",
+    )
     parser.add_argument(
         "--delays",
         type=positives,
@@ -170,11 +177,12 @@ def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: i
 
 def _episodes(env: str, arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Folders of episodes to teach, and of others to validate on; collected where they are missing."""
-    train, held_out = (arguments.out / "episodes" / file_name(f"{env}-{part}") for part in ("train", "heldout"))
+    of = f"{env}-{arguments.policy}" if arguments.policy != WAYPOINTS else env
+    train, held_out = (arguments.out / "episodes" / file_name(f"{of}-{part}") for part in ("train", "heldout"))
     if _is_maze(env):
         episodes = arguments.data or 30
-        _collect(env, episodes, "waypoints", train, seed=0)
-        _collect(env, 4, "waypoints", held_out, seed=1)
+        _collect(env, episodes, arguments.policy, train, seed=0)
+        _collect(env, 4, arguments.policy, held_out, seed=1)
     else:
         episodes = arguments.data or 3_000
         recall_memory.gather(env, episodes, train, seed=0)
@@ -244,7 +252,7 @@ def _label(run: Path) -> str:
 
 def _in_maze(learner: Learner, config: Config, episodes: int, folder: Path) -> dict[str, Any]:
     """Retrieval, reasoning and views, on episodes that are collected where they are missing."""
-    walked = _walks(config.env, episodes, "waypoints", folder / file_name(f"{config.env}-walks"), seed=2)
+    walked = _walks(config.env, episodes, WAYPOINTS, folder / file_name(f"{config.env}-walks"), seed=2)
     retraced = _walks(config.env, episodes, "reverse", folder / file_name(f"{config.env}-reverse"), seed=3)
     return {
         "retrieval": maze_memory.continued(learner, retraced, 0.5),

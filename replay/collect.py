@@ -7,6 +7,7 @@ Policies:
              (--noise); as the public dataset's.
   reverse    Memory Maze: walks for half of the steps, then back through the same cells, looking around in some of
              them; adds the label `phase`, 0 out, 1 back. See envs/reverse.py.
+  excursions Memory Maze: one walk as reverse's after another, each of 40 to 400 steps; to teach what comes again.
   random     any environment: uniform actions, each held for a random while.
 
 Labels (maze layout, positions, ...) are stored where the environment has them. Episode i depends on --env, --policy,

@@ -71,6 +71,12 @@ class WorldModel(nn.Module, ABC):
     def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
         """One imagined frame after `action` (B, A): memory reads what stands in `state`, z comes from the prior."""
 
+    def blind(self, state: State) -> State:
+        """The State whose own frame the next dreamed one does not read, so that a dream's errors do not feed on
+        themselves: what comes is told from memory and actions alone. As it is in models that are not taught so.
+        """
+        return state
+
     @abstractmethod
     def feature(self, state: State) -> Tensor:
         """(..., N, F): the feature of the frame that a State stands at."""

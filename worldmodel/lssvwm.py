@@ -69,6 +69,8 @@ class LSSVWMConfig:
     """Frames between two States that are kept: where dreams start and states are regularised."""
     checkpoint_frames: int = 0
     """Frames whose activations are held at once, computed again for gradients; 0 holds a window's."""
+    blind_windows: float = 0.0
+    """Share of training's windows of which memory reads a beginning of random length alone: the rest is foretold."""
     pretrained: str = ""
     """Mamba-2 checkpoint (safetensors file or folder) whose first layers a new run's scans and norms start from."""
     expand: int = 2
@@ -183,9 +185,11 @@ class LSSVWM(WorldModel):
         """See `WorldModel`."""
         return self._observe(rows, state, mode)[0]
 
-    def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor, Tensor]:
+    def _observe(
+        self, rows: Rows, state: State, mode: bool, unread: Tensor | None = None
+    ) -> tuple[Trajectory, Tensor, Tensor]:
         """The trajectory, the posterior's log probabilities (B, T, N, G, C), and what each row's frame before told of
-        its reward (B, T, 1 + A)."""
+        its reward (B, T, 1 + A). `unread` (B, T): rows at which memory does not read the frame before."""
         B, T = rows.batch_size
         segment = self.config.checkpoint_frames
         posterior = self._log_probs(self.posterior(each_frame(self.tokenizer.encode, rows.observation, segment)))
@@ -193,7 +197,8 @@ class LSSVWM(WorldModel):
         state = finite_where(state, rows.is_first[:, 0])
         first = rows.is_first.unsqueeze(-1)  # (B, T, 1); what stands before a first row is no input to it
         read = z.detach() if self.config.tokenizer_apart else z
-        before = torch.cat([state["z"].unsqueeze(1), read[:, :-1]], 1).masked_fill(first.unsqueeze(-1), 0.0)
+        before = torch.cat([state["z"].unsqueeze(1), read[:, :-1]], 1)
+        before = before.masked_fill((first if unread is None else first | unread.unsqueeze(-1)).unsqueeze(-1), 0.0)
         action = rows.action.masked_fill(first, 0.0)
         block = self.config.block_frames
         h, memories = through_memory(self.backbone, before, action, state["memory"], rows.is_first, block, segment)
@@ -208,6 +213,15 @@ class LSSVWM(WorldModel):
         index = torch.tensor(ends, device=z.device)
         feature = self._feature(h, foreseen, told, z)
         return Trajectory(feature, starts, index, starts[:, -1]), posterior, told_before
+
+    def _unread(self, rows: Rows) -> Tensor | None:
+        """(B, T): from a frame drawn at random on in `blind_windows` of training's windows. Where a frame follows a
+        clean beginning with noise in diffusion forcing (Chen et al. 2024, arXiv 2407.01392), latents are hidden."""
+        if not (self.training and self.config.blind_windows):
+            return None
+        B, T = rows.batch_size
+        draw = torch.rand(2, B, 1, device=rows.is_first.device)
+        return (draw[0] < self.config.blind_windows) & (torch.arange(1, T + 1, device=draw.device) > draw[1] * T)
 
     def _ahead(self, h: Tensor, z: Tensor) -> Tensor:
         """What `NextReward` tells of frames (..., N, W), (..., N, Z): (..., 1 + A)"""
@@ -232,6 +246,12 @@ class LSSVWM(WorldModel):
         frame = {"h": h, "z": z, "foreseen": foreseen, "told": told}
         return TensorDict({"memory": memories[:, 0]} | frame, batch_size=[len(action)])
 
+    def blind(self, state: State) -> State:
+        """See `WorldModel`."""
+        if not self.config.blind_windows:
+            return state
+        return state.clone(recurse=False).set("z", torch.zeros_like(state["z"]))
+
     def feature(self, state: State) -> Tensor:
         """See `WorldModel`."""
         return self._feature(state["h"], state["foreseen"], state["told"], state["z"])
@@ -240,7 +260,7 @@ class LSSVWM(WorldModel):
         """See `WorldModel`; the names are those of `weights`."""
         if self.training:
             self.tokenizer.update(rows.observation)
-        trajectory, posterior, told = self._observe(rows, state, mode=False)
+        trajectory, posterior, told = self._observe(rows, state, mode=False, unread=self._unread(rows))
         feature = trajectory.feature
         prior = self._log_probs(self.prior(feature[..., : self.config.width]))
         dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)

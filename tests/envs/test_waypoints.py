@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.reverse import BACK, OUT, OutAndBack
+from envs.reverse import BACK, LONGEST, OUT, SHORTEST, Excursions, OutAndBack
 from envs.waypoints import (
     FORWARD,
     FORWARD_LEFT,
@@ -99,3 +99,21 @@ def test_out_and_back_takes_two_steps():
     with pytest.raises(ValueError, match="at least 2 steps, not 1"):
         OutAndBack(1, seed=0)
     assert len(stroll(OutAndBack(2, seed=0), 2)) == 1
+
+
+def test_excursions_go_out_and_come_back_again_and_again(monkeypatch):
+    lengths = []
+
+    class Watched(OutAndBack):
+        def __init__(self, steps, seed):
+            lengths.append(steps)
+            super().__init__(steps, seed)
+
+    monkeypatch.setattr("envs.reverse.OutAndBack", Watched)
+    layout, steps = np.ones((9, 9), np.uint8), 4_000
+    walked = stroll(Excursions(seed=1), steps, layout)
+    assert sum(lengths[:-1]) < steps <= sum(lengths)  # each to its end before the next begins
+    assert SHORTEST <= min(lengths) and max(lengths) <= LONGEST and len(set(lengths)) > len(lengths) / 2
+    assert np.median(lengths) < 200  # evenly by logarithm, not by steps
+    assert len(set(walked)) > 15  # the start of each is where the last one came back to, and it goes elsewhere
+    assert walked == stroll(Excursions(seed=1), steps, layout)

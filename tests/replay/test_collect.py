@@ -119,7 +119,7 @@ def test_damaged_settings_are_refused(tmp_path, text):
         ("MemoryMaze", "reverse", {"noise": 0.1}, "takes no noise"),
         ("MemoryMaze", "waypoints", {"noise": 1.5}, "0 to 1, not 1.5"),
         ("MemoryMaze", "reverse", {"steps": 1}, "at least 2 steps"),
-        ("MemoryMaze", "waypoint", {}, "unknown policy 'waypoint': one of random, reverse, waypoints"),
+        ("MemoryMaze", "waypoint", {}, "unknown policy 'waypoint': one of excursions, random, reverse, waypoints"),
         ("ObjectRecall", "random", {"seed": -1}, "at least 0"),
         # What only the environment knows comes from the process that makes it.
         ("ObjectRecall:delay=0", "random", {}, "delay must be"),

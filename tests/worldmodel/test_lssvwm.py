@@ -182,3 +182,36 @@ def test_a_prediction_can_be_learnt() -> None:
         assert (model.reward(feature) - torch.arange(3)).abs().max() < 0.4
         assert (model.decode(feature) - values).abs().mean() < 0.3
         assert model.continues(feature).min() > 0.8
+
+
+def test_blind_windows_teach_what_blind_dreams_do() -> None:
+    model, given = make(blind_windows=0.5), rows()
+    read = 3  # frames of the second sequence, which begins at its first row
+    model.eval()
+    with torch.no_grad():
+        unread = (torch.arange(T) > read).expand(B, T)
+        taught = model._observe(given, model.initial(B), True, unread)[0].feature[1, :, :, :32]
+        state = model.observe(given[:, :read], model.initial(B), mode=True).final
+        for t in range(read, T):
+            state = model.dream(state, given.action[:, t])
+            torch.testing.assert_close(state["h"][1], taught[t], atol=1e-5, rtol=0)
+            before = state["z"].clone()
+            blinded = model.blind(state)
+            assert torch.equal(state["z"], before)  # never changed in place
+            state = blinded
+        seen = model.observe(given, model.initial(B), mode=True).feature[1, :, :, :32]
+        assert (
+            torch.equal(seen[: read + 1], taught[: read + 1])
+            and (seen[read + 1 :] - taught[read + 1 :]).abs().max() > 1e-3
+        )
+        assert make().blind(state) is state
+
+
+def test_how_many_windows_are_blind_and_from_where_on() -> None:
+    given = random_rows("image", 400, 8)
+    model = make(blind_windows=0.5)
+    unread = model._unread(given)
+    assert (unread[:, 1:] >= unread[:, :-1]).all()  # once blind, to the window's end
+    begins = (~unread).sum(1)
+    assert 150 < (begins < 8).sum() < 250 and set(begins.tolist()) == set(range(9))
+    assert model.eval()._unread(given) is None and make()._unread(given) is None
