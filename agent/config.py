@@ -15,7 +15,7 @@ from agent.fields import ConfigError, did_you_mean, fields, from_plain, plain, r
 from agent.files import write_text_atomically
 from agent.ppo import BASELINES, PPOConfig, unread
 from worldmodel import outside
-from worldmodel.lssvwm import LSSVWMConfig
+from worldmodel.lssvwm import SCANS, STACKS, LSSVWMConfig
 from worldmodel.neighbours import NeighbourConfig
 from worldmodel.rssm import RSSMConfig
 
@@ -112,13 +112,14 @@ class Config:
 MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_nats", "unimix", "lam"} | {
     "first_frames",
     "restart",
+    "blind_windows",
     "checkpoint_frames",
     "hidden",
 }
 """Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
 AT_LEAST_ONE = {"discount_horizon"}
 """Numbers, by the last part of their name, that begin at one."""
-AT_MOST_ONE = {"discount", "final_rate", "restart", "unimix", "lam", "slow_rate", "return_rate"}
+AT_MOST_ONE = {"discount", "final_rate", "restart", "blind_windows", "unimix", "lam", "slow_rate", "return_rate"}
 """Numbers, by the last part of their name, that are shares."""
 
 
@@ -177,15 +178,16 @@ def _refusals(config: Config) -> Iterator[str]:
             )
         if not model.blocks:
             yield "worldmodel.blocks names no block size"
+        stack = model.stack().name if isinstance(model, NeighbourConfig) else model.name
         if model.width % model.heads:
             yield f"worldmodel.width ({model.width}) must be a multiple of worldmodel.heads ({model.heads})"
         inner = model.expand * model.width
-        if inner % model.head_width:
+        if SCANS.intersection(STACKS[stack]) and inner % model.head_width:
             yield (
                 f"worldmodel.expand * worldmodel.width ({model.expand} * {model.width} = {inner}) must be a "
                 f"multiple of worldmodel.head_width ({model.head_width})"
             )
-        if model.name == "s5" and model.state % 2:
+        if stack == "s5" and model.state % 2:
             yield f"worldmodel.state ({model.state}) must be even for s5: its states come in conjugate pairs"
         if round(model.mlp * model.width) < 1:
             yield f"worldmodel.mlp * worldmodel.width ({model.mlp} * {model.width}) must come to 1 unit or more"

@@ -39,6 +39,8 @@ STACKS: dict[str, tuple[str, ...]] = {
 blocks: the block-wise scan; raster: one scan over all tokens; local and full: attention over few frames and many;
 gru and s5: another recurrence in the scan's place, over each token. `local` may be a convolution.
 """
+SCANS = {"blocks", "raster", "s5"}
+"""The mixers that `expand`, `head_width` and `state` are of."""
 
 
 @dataclass

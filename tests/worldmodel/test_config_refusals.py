@@ -10,6 +10,7 @@ from agent.fields import ConfigError
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
 from worldmodel import make
 from worldmodel.lssvwm import LSSVWMConfig
+from worldmodel.neighbours import NeighbourConfig
 
 IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"blocks": ((3, 3),)}, ["3x3", "4x4"]),
@@ -38,6 +39,23 @@ def test_a_run_refuses_it_before_the_model_is_made(options: dict[str, Any]) -> N
     with pytest.raises(ConfigError, match=str(list(options.values())[-1])) as refusal:
         validate(Config(worldmodel=LSSVWMConfig(**options)))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name, scans", [("lssvwm", True), ("s5", True), ("transformer", False), ("gru", False)])
+def test_a_scans_heads_must_fit_where_there_is_a_scan(name: str, scans: bool) -> None:
+    config = Config(worldmodel=LSSVWMConfig(name=name, width=72))
+    if not scans:
+        validate(config)
+        make(config.worldmodel, SHAPES["image"], ACTIONS)
+        return
+    with pytest.raises(ConfigError, match="72 = 144.*head_width"):
+        validate(config)
+
+
+def test_a_neighbour_is_asked_what_its_stack_is() -> None:
+    validate(Config(worldmodel=NeighbourConfig(name="storm-like", width=72)))
+    with pytest.raises(ConfigError, match="even for s5"):
+        validate(Config(worldmodel=NeighbourConfig(name="r2i-like", state=7)))
 
 
 def test_images_of_other_sizes_are_refused() -> None:
