@@ -158,6 +158,8 @@ def _without_delay(env: str) -> tuple[str, list[str]]:
 def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
     """The run folder of one model, taught."""
     _check_env(arguments.env)
+    if arguments.policy != WAYPOINTS and not _is_maze(arguments.env):
+        raise ConfigError(f"--policy {arguments.policy} walks in Memory Maze, not in {arguments.env}")
     label = f"{name}-{arguments.tag}" if arguments.tag else name
     folder = arguments.out / f"{label}-s{seed}"
     config = configuration(arguments.env, name, seed, folder, options)
@@ -177,9 +179,10 @@ def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: i
 
 def _episodes(env: str, arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Folders of episodes to teach, and of others to validate on; collected where they are missing."""
-    of = f"{env}-{arguments.policy}" if arguments.policy != WAYPOINTS else env
+    maze = _is_maze(env)
+    of = f"{env}-{arguments.policy}" if maze and arguments.policy != WAYPOINTS else env
     train, held_out = (arguments.out / "episodes" / file_name(f"{of}-{part}") for part in ("train", "heldout"))
-    if _is_maze(env):
+    if maze:
         episodes = arguments.data or 30
         _collect(env, episodes, arguments.policy, train, seed=0)
         _collect(env, 4, arguments.policy, held_out, seed=1)

@@ -194,7 +194,7 @@ def test_more_episodes_than_are_to_be_taught_are_refused(
     every = retention._episodes(env, argparse.Namespace(out=tmp_path, data=3))[0]
     assert len(Replay(every, 1000)) == 3
     with pytest.raises(ConfigError, match="holds 3 episodes, not 2: give another --out, or --data 3"):
-        retention._episodes(env, argparse.Namespace(out=tmp_path, data=2))
+        retention._episodes(env, argparse.Namespace(out=tmp_path, data=2, policy="waypoints"))
 
 
 def test_mazes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +205,27 @@ def test_mazes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.Mon
     for env in ("MemoryMaze", "MemoryMaze-11x11"):
         retention._in_maze(None, Config(env=env), 1, tmp_path)
     assert folders == [(env, f"{env}-{kind}") for env in ("MemoryMaze", "MemoryMaze-11x11") for kind in KINDS]
+
+
+@pytest.mark.parametrize("policy, of", [("waypoints", "MemoryMaze"), ("excursions", "MemoryMaze-excursions")])
+def test_who_walks_has_folders_of_its_own(
+    policy: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected = []
+    monkeypatch.setattr(retention, "collect", lambda env, n, *given, **_: collected.append((n, *given)))
+    asked = argparse.Namespace(out=tmp_path, data=9, policy=policy)
+    train, held_out = retention._episodes("MemoryMaze", asked)
+    assert collected == [(9, policy, train), (4, policy, held_out)]
+    assert (train.name, held_out.name) == (f"{of}-train", f"{of}-heldout")
+
+
+def test_there_is_nowhere_to_walk_outside_mazes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["--worldmodels", "lssvwm", "--policy", "excursions", "--out", str(tmp_path)])
+    assert error.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "--policy excursions walks in Memory Maze, not in ObjectRecall:delay=2..50"
+    )
 
 
 def test_episodes_of_another_origin_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
