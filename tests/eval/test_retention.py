@@ -191,7 +191,7 @@ def test_more_episodes_than_are_to_be_taught_are_refused(
 ) -> None:
     monkeypatch.setattr(retention, "collect", add)
     monkeypatch.setattr(retention.recall_memory, "gather", lambda env, n, folder, seed: add(env, n, "", folder))
-    every = retention._episodes(env, argparse.Namespace(out=tmp_path, data=3))[0]
+    every = retention._episodes(env, argparse.Namespace(out=tmp_path, data=3, policy="waypoints"))[0]
     assert len(Replay(every, 1000)) == 3
     with pytest.raises(ConfigError, match="holds 3 episodes, not 2: give another --out, or --data 3"):
         retention._episodes(env, argparse.Namespace(out=tmp_path, data=2, policy="waypoints"))
