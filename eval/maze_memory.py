@@ -30,6 +30,8 @@ from worldmodel.tokenizer import ssim
 
 HORIZON = 8
 """Frames ahead that views are predicted."""
+STRETCH = 25
+"""Dreamed frames that a point of the curve is the mean of."""
 SOON = 50
 """Dreamed frames that are scored apart as well: where a dream loses its way, they tell more than all."""
 CELLS, DEGREES = 0.5, 20.0
@@ -37,8 +39,8 @@ CELLS, DEGREES = 0.5, 20.0
 BINS = ((1, 15), (16, 63), (64, 255), (256, 1 << 30))
 """Steps since a view was last seen, both ends included; a bin of its own holds those never seen."""
 
-Scores = dict[str, dict[str, float]]
-"""`psnr`, `ssim` and `frames`, by what was predicted and by whom."""
+Scores = dict[str, dict[str, Any]]
+"""`psnr`, `ssim` and `frames`, by what was predicted and by whom; of long dreams `curve` too, PSNR by `STRETCH`."""
 
 
 @torch.no_grad()
@@ -65,12 +67,13 @@ def continued(learner: Learner, episodes: Sequence[Episode], share: float, dream
     truth = rows.observation.float() / 255
     future = truth[:, context:]
     dreamed = torch.stack(frames, 1)
-    return {
-        "model": _scores(dreamed, future),
-        "soon": _scores(dreamed[:, :SOON], future[:, :SOON]),
-        "repeat": _scores(truth[:, context - 1 : context].expand_as(future), future),
-        "mean": _scores(truth[:, :context].mean(1, keepdim=True).expand_as(future), future),
+    answers = {
+        "model": dreamed,
+        "repeat": truth[:, context - 1 : context].expand_as(future),
+        "mean": truth[:, :context].mean(1, keepdim=True).expand_as(future),
     }
+    scores = {who: _scores(answer, future) | {"curve": _curve(answer, future)} for who, answer in answers.items()}
+    return scores | {"soon": _scores(dreamed[:, :SOON], future[:, :SOON])}
 
 
 @torch.no_grad()
@@ -84,9 +87,14 @@ def by_view(learner: Learner, episodes: Sequence[Episode]) -> Scores:
         predicted.append(windows.expected.flatten(0, 1))
         truth.append(windows.truth.flatten(0, 1))
     steps, guess, real = np.concatenate(since), torch.cat(predicted), torch.cat(truth)
-    chosen = {f"{low}-{high if high < 1 << 30 else ''}": (steps >= low) & (steps <= high) for low, high in BINS}
+    chosen = {view_name(low, high): (steps >= low) & (steps <= high) for low, high in BINS}
     chosen["never"] = steps == 0
     return {name: _scores(guess[mask], real[mask]) for name, mask in chosen.items() if mask.any()}
+
+
+def view_name(low: int, high: int) -> str:
+    """What a bin of views is called."""
+    return f"{low}-{high if high < 1 << 30 else ''}"
 
 
 def steps_since(labels: Mapping[str, np.ndarray], last: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -99,7 +107,12 @@ def steps_since(labels: Mapping[str, np.ndarray], last: np.ndarray, frames: np.n
     return np.where(seen.any(-1), frames - latest, 0)
 
 
-def _scores(predicted: Tensor, truth: Tensor) -> dict[str, float]:
+def _curve(predicted: Tensor, truth: Tensor) -> list[float]:
+    """PSNR of (count, frames, ...) in stretches of `STRETCH` frames, the last with what is left."""
+    return [round(float(part.mean()), 3) for part in psnr(predicted, truth).split(STRETCH, 1)]
+
+
+def _scores(predicted: Tensor, truth: Tensor) -> dict[str, Any]:
     count = truth.shape[:-3].numel()
     return {"psnr": float(psnr(predicted, truth).mean()), "ssim": float(ssim(predicted, truth)), "frames": count}
 

@@ -31,9 +31,8 @@ from agent.learner import Learner, check, spaces
 from agent.offline import EVERYTHING, teach
 from agent.restore import load_run
 from agent.run import file_name, stored_config, training
-from eval import maze_memory, recall_memory
+from eval import maze_memory, maze_plot, recall_memory, retention_plot
 from eval.options import joined, names, numbers, positive, positives
-from eval.retention_plot import plot
 from replay import Episode, Replay
 from replay.collect import collect
 from replay.record import Unrecordable
@@ -94,9 +93,8 @@ def main(argv: Sequence[str]) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_text_atomically(arguments.out / "retention.json", json.dumps(results, indent=1) + "\n")
     print(f"\n{arguments.out / 'retention.json'}")
-    if not mazes:
-        plot(results, arguments.out / "retention.png")
-        print(arguments.out / "retention.png")
+    (maze_plot if mazes else retention_plot).plot(results, arguments.out / "retention.png")
+    print(arguments.out / "retention.png")
 
 
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -221,9 +219,8 @@ def _measured(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     config, learner, step = load_run(run)
     _check_env(config.env)
     maze = _is_maze(config.env)
-    wanted = {"step": step, "episodes": arguments.episodes or (8 if maze else 100)}
-    if not maze:
-        wanted["delays"] = arguments.delays
+    wanted: dict[str, Any] = {"step": step, "episodes": arguments.episodes or (8 if maze else 100)}
+    wanted |= {"stretch": maze_memory.STRETCH} if maze else {"delays": arguments.delays}
     named = {"run": run.name, "label": _label(run)}
     path = run / "retention.json"
     if path.exists():

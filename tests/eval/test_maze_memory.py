@@ -55,6 +55,8 @@ def test_easy_answers_are_perfect_where_nothing_moves(learner):
     for name in ("repeat", "mean"):
         assert found[name]["psnr"] > 55 and found[name]["ssim"] > 0.999 and found[name]["frames"] == 100
     assert found["model"]["psnr"] < 20
+    model = found["model"]  # 50 frames, in two stretches
+    assert len(model["curve"]) == 2 and np.mean(model["curve"]) == pytest.approx(model["psnr"], abs=1e-3)
 
 
 def test_frames_are_sorted_by_their_view(learner):

@@ -57,6 +57,7 @@ def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytes
     assert result["retrieval"]["model"]["frames"] == 31 and result["reasoning"]["model"]["frames"] == 18
     assert set(result["views"]) <= {"1-15", "16-63", "64-255", "256-", "never"}
     assert "retrieval" in capsys.readouterr().out
+    assert (tmp_path / "retention.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
