@@ -13,7 +13,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor
 
 import envs
-from agent import checkpoint
+from agent import checkpoint, machine
 from agent.config import Config
 from agent.evaluate import SEEDS, evaluate_policy, summary
 from agent.fields import ConfigError, refusals
@@ -54,7 +54,7 @@ class Baseline:
     def __init__(self, config: Config, folder: Path):
         assert isinstance(config.agent, PPOConfig)
         self.config, self.folder, self.agent = config, folder, config.agent
-        torch.set_num_threads(config.train.threads or torch.get_num_threads())
+        machine.settle(config.train.threads)
         found = checkpoint.load_latest(folder / "checkpoints")
         begun = found[0] if found else 0
         seed = int(np.random.SeedSequence([config.seed, begun]).generate_state(1)[0]) % (SEEDS // 2)

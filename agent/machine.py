@@ -1,12 +1,30 @@
-"""What a configuration asks of the machine: devices and packages, looked for before anything is stored."""
+"""What a configuration asks of the machine: devices and packages, looked for before anything is stored; threads."""
 
+import ctypes
 import os
+from contextlib import suppress
 
 import torch
 
 from agent import runlog
 from agent.config import Config
 from agent.fields import ConfigError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's mallopt (malloc.h)."""
+
+
+def settle(threads: int) -> None:
+    """So many threads for this process; 0 leaves as many as torch has. What it frees stays with it, to be used again.
+
+    An update takes and frees a gigabyte in tensors of many megabytes. glibc gives such memory back to the system,
+    which has to make each page of it anew: docs/performance.md.
+    """
+    torch.set_num_threads(threads or torch.get_num_threads())
+    with suppress(OSError, AttributeError):  # another C library: as it comes
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_MMAP_MAX, 0)
 
 
 def check(config: Config) -> None:

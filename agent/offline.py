@@ -9,7 +9,7 @@ from typing import TextIO
 
 import torch
 
-from agent import checkpoint
+from agent import checkpoint, machine
 from agent.config import Config
 from agent.fields import ConfigError
 from agent.flatten import restore_rng, rng_state
@@ -47,7 +47,7 @@ def teach(
     replay = Replay(data, EVERYTHING)
     if not len(replay):
         raise ConfigError(f"{data} holds no episodes")
-    torch.set_num_threads(config.train.threads or torch.get_num_threads())
+    machine.settle(config.train.threads)
     torch.manual_seed(config.seed)
     example = replay.get(replay.names()[0])
     learner = Learner(config, example.observation.shape[1:], example.action.shape[1])

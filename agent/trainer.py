@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import envs
-from agent import checkpoint, distributed
+from agent import checkpoint, distributed, machine
 from agent.actor import Actor, RandomActor
 from agent.collector import Collector, Finished
 from agent.config import Config
@@ -35,7 +35,7 @@ class Trainer:
 
     def __init__(self, config: Config, folder: Path):
         self.config, self.folder, self.first = config, folder, distributed.rank() == 0
-        torch.set_num_threads(config.train.threads or torch.get_num_threads())
+        machine.settle(config.train.threads)
         torch.manual_seed(config.seed)
         self.environments = envs.make_vector(config.env, config.envs)
         environments = self.environments

@@ -52,7 +52,7 @@ def bench_update(
         if part == "all":
             learner.learn_agent(rows, trajectory)
 
-    for _ in range(2):
+    for _ in range(8):
         update()
     with FlopCounterMode(display=False) as counter:
         update()

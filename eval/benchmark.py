@@ -21,6 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import torch  # noqa: E402
 
 import worldmodel  # noqa: E402
+from agent import machine  # noqa: E402
 from agent.cli import one_line_errors  # noqa: E402
 from agent.fields import ConfigError  # noqa: E402
 from agent.files import write_text_atomically  # noqa: E402
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> None:
     """Run one benchmark and print its table, or one JSON object."""
     arguments = _parser().parse_args(argv)
     options = {k: v for k, v in vars(arguments).items() if k not in ("run", "show", "json", "plot")}
+    machine.settle(threads=0)
     with one_line_errors():
         if arguments.json not in (None, "-"):
             _make_way("--json", Path(arguments.json))

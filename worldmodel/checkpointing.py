@@ -17,8 +17,9 @@ from worldmodel.backbone import Backbone
 
 def segments(x: Tensor, frames: int) -> tuple[Tensor, ...]:
     """x (B, T, ...) in segments of so many frames, the last with what is left; 0: x alone."""
-    # split at once: the gradient of each x[:, a:b] would be as large as x
-    return x.split(frames, 1) if frames else (x,)
+    # split at once: the gradient of each x[:, a:b] would be as large as x; laid out as all of x is, since products of
+    # strided inputs are rounded otherwise
+    return tuple(part.contiguous() for part in x.split(frames, 1)) if frames else (x,)
 
 
 def each_frame(function: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Tensor:

@@ -8,7 +8,7 @@ show and what reward each action would bring.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from tensordict import TensorDict
@@ -185,36 +185,35 @@ class LSSVWM(WorldModel):
 
     def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
         """See `WorldModel`."""
-        return self._observe(rows, state, mode)[0]
+        return self._observe(rows, state, mode).trajectory
 
-    def _observe(
-        self, rows: Rows, state: State, mode: bool, unread: Tensor | None = None
-    ) -> tuple[Trajectory, Tensor, Tensor]:
-        """The trajectory, the posterior's log probabilities (B, T, N, G, C), and what each row's frame before told of
-        its reward (B, T, 1 + A). `unread` (B, T): rows at which memory does not read the frame before."""
+    def _observe(self, rows: Rows, state: State, mode: bool, unread: Tensor | None = None) -> "_Observed":
+        """`unread` (B, T): rows at which memory does not read the frame before."""
         B, T = rows.batch_size
         segment = self.config.checkpoint_frames
-        posterior = self._log_probs(self.posterior(each_frame(self.tokenizer.encode, rows.observation, segment)))
-        z = latent.sample(posterior, mode).flatten(-2)  # (B, T, N, Z)
+        logits = self.posterior(each_frame(self.tokenizer.encode, rows.observation, segment))
+        posterior = self._log_probs(logits)
+        z = latent.sample(posterior, mode).flatten(-2).to(logits.dtype)  # (B, T, N, Z); zeros and ones
         state = finite_where(state, rows.is_first[:, 0])
         first = rows.is_first.unsqueeze(-1)  # (B, T, 1); what stands before a first row is no input to it
         read = z.detach() if self.config.tokenizer_apart else z
-        before = torch.cat([state["z"].unsqueeze(1), read[:, :-1]], 1)
+        before = torch.cat([state["z"].unsqueeze(1).to(z.dtype), read[:, :-1]], 1)
         before = before.masked_fill((first if unread is None else first | unread.unsqueeze(-1)).unsqueeze(-1), 0.0)
         action = rows.action.masked_fill(first, 0.0)
         block = self.config.block_frames
         h, memories = through_memory(self.backbone, before, action, state["memory"], rows.is_first, block, segment)
         h = h.to(z.dtype)
-        told = self._ahead(h, read)
+        beyond = self._log_probs(self.overshoot(h))
+        told = self._ahead(h, read, beyond)
         told_before = torch.cat([state["told"].unsqueeze(1), told[:, :-1]], 1).masked_fill(first, 0.0)
         foreseen = self.ahead_head.after(told_before, action)
         ends = kept(T, block)
         frames = {"h": h, "z": z, "foreseen": foreseen.detach(), "told": told.detach()}
-        kept_frames = {name: pick(x, ends) for name, x in frames.items()}
+        kept_frames = {name: pick(x, ends).to(state[name].dtype) for name, x in frames.items()}
         starts = TensorDict({"memory": memories} | kept_frames, batch_size=[B, len(ends)])
         index = torch.tensor(ends, device=z.device)
         feature = self._feature(h, foreseen, told, z)
-        return Trajectory(feature, starts, index, starts[:, -1]), posterior, told_before
+        return _Observed(Trajectory(feature, starts, index, starts[:, -1]), h, posterior, beyond, told_before)
 
     def _unread(self, rows: Rows) -> Tensor | None:
         """(B, T): from a frame drawn at random on in `blind_windows` of training's windows. Where a frame follows a
@@ -225,10 +224,10 @@ class LSSVWM(WorldModel):
         draw = torch.rand(2, B, 1, device=rows.is_first.device)
         return (draw[0] < self.config.blind_windows) & (torch.arange(1, T + 1, device=draw.device) > draw[1] * T)
 
-    def _ahead(self, h: Tensor, z: Tensor) -> Tensor:
-        """What `NextReward` tells of frames (..., N, W), (..., N, Z): (..., 1 + A)"""
-        expected = self._log_probs(self.overshoot(h)).exp().flatten(-2).to(z.dtype)
-        return self.ahead_head(h, z, expected.detach())
+    def _ahead(self, h: Tensor, z: Tensor, beyond: Tensor) -> Tensor:
+        """What `NextReward` tells of frames (..., N, W), (..., N, Z) and the log probabilities (..., N, G, C) that they
+        give the next one's latents: (..., 1 + A)"""
+        return self.ahead_head(h, z, beyond.detach().exp().flatten(-2).to(z.dtype))
 
     def _feature(self, h: Tensor, foreseen: Tensor, told: Tensor, z: Tensor) -> Tensor:
         """(..., N, F): h, the reward foreseen of the frame, that foreseen after it for each action, z.
@@ -244,7 +243,8 @@ class LSSVWM(WorldModel):
         h, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
         z = latent.sample(self._log_probs(self.prior(h[:, 0])), mode).flatten(-2)
         h = h[:, 0].to(z.dtype)
-        foreseen, told = self.ahead_head.after(state["told"], action), self._ahead(h, z).detach()
+        told = self._ahead(h, z, self._log_probs(self.overshoot(h))).detach()
+        foreseen = self.ahead_head.after(state["told"], action)
         frame = {"h": h, "z": z, "foreseen": foreseen, "told": told}
         return TensorDict({"memory": memories[:, 0]} | frame, batch_size=[len(action)])
 
@@ -262,21 +262,20 @@ class LSSVWM(WorldModel):
         """See `WorldModel`; the names are those of `weights`."""
         if self.training:
             self.tokenizer.update(rows.observation)
-        trajectory, posterior, told = self._observe(rows, state, mode=False, unread=self._unread(rows))
+        trajectory, h, posterior, beyond, told = self._observe(rows, state, mode=False, unread=self._unread(rows))
         feature = trajectory.feature
-        prior = self._log_probs(self.prior(feature[..., : self.config.width]))
+        prior = self._log_probs(self.prior(h))
         dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
         reconstruction, perceptual = mean_over_frames(
             self.tokenizer.losses, feature[..., -self.decoded_width :], rows.observation, self.config.checkpoint_frames
         )
-        continues = (~rows.terminated).to(feature.dtype)
+        continues = (~rows.terminated).to(told.dtype)
         going = self.continue_head(feature).squeeze(-1)
         # a first row follows nothing: nothing foretells it, and its reward is of what came before, in rows whose past
         # replay has cut off, where it is not 0
-        follows = (~rows.is_first).to(feature.dtype)
+        follows = (~rows.is_first).to(told.dtype)
         reward = self.twohot.loss(self.reward_head(feature), rows.reward) * follows
-        beyond = self._log_probs(self.overshoot(feature[:, :-1, ..., : self.config.width]))
-        overshoot = latent.kl(posterior[:, 1:].detach(), beyond) * follows[:, 1:]
+        overshoot = latent.kl(posterior[:, 1:].detach(), beyond[:, :-1]) * follows[:, 1:]
         regular, figures = self._state_losses(trajectory.starts)
         losses = {
             "reconstruction": reconstruction,
@@ -306,8 +305,8 @@ class LSSVWM(WorldModel):
 
     def surprise(self, rows: Rows, state: State) -> Tensor:
         """See `WorldModel`; latents are at their mode."""
-        trajectory, posterior, _ = self._observe(rows, state, mode=True)
-        return latent.kl(posterior, self._log_probs(self.prior(trajectory.feature[..., : self.config.width])))
+        observed = self._observe(rows, state, mode=True)
+        return latent.kl(observed.posterior, self._log_probs(self.prior(observed.h)))
 
     def weights(self) -> dict[str, float]:
         """See `WorldModel`."""
@@ -330,3 +329,11 @@ class LSSVWM(WorldModel):
     def _log_probs(self, logits: Tensor) -> Tensor:
         """(..., N, Z) -> (..., N, G, C)"""
         return latent.log_probs(logits.unflatten(-1, (self.groups, self.config.classes)), self.config.unimix)
+
+
+class _Observed(NamedTuple):
+    trajectory: Trajectory
+    h: Tensor  # (B, T, N, W)
+    posterior: Tensor  # (B, T, N, G, C): log probabilities
+    beyond: Tensor  # the same of the next frame, as h foretells it
+    told: Tensor  # (B, T, 1 + A): what each row's frame before told of its reward

@@ -1,5 +1,7 @@
 """Frame <-> grid of tokens: patches for images, an MLP and a single token for vectors."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -41,7 +43,8 @@ class TokenStack(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., 16, inputs) -> (..., 16, width)"""
-        return self.norm(self.layers(self.read(x) + self.place))
+        x = self.read(x)
+        return self.norm(self.layers(x + self.place.to(x.dtype)))
 
 
 class ImageTokenizer(nn.Module):
@@ -65,8 +68,14 @@ class ImageTokenizer(nn.Module):
 
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., 16, E)"""
-        patches = rearrange(observation, "... (h p) (w q) c -> ... (h w) (p q c)", **self.patch)
-        return self.encoder(patches.to(self.encoder.read.weight.dtype, copy=True).div_(255).sub_(0.5))
+        place = observation.device.type
+        dtype = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else self.encoder.read.weight.dtype
+        # half steps around the middle are exact in bfloat16
+        return self.encoder(self._patches(observation).to(dtype).sub_(127.5).div_(255))
+
+    def _patches(self, observation: Tensor) -> Tensor:
+        """(..., H, W, C) -> (..., 16, values)"""
+        return rearrange(observation, "... (h p) (w q) c -> ... (h w) (p q c)", **self.patch)
 
     def decode(self, feature: Tensor) -> Tensor:
         """(..., 16, F) -> (..., H, W, C), about 0..1 and not clipped."""
@@ -75,10 +84,7 @@ class ImageTokenizer(nn.Module):
 
     def losses(self, feature: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """(squared error, 1 - SSIM) of decoded frames, the first summed over a frame's values, means over frames."""
-        decoded = self.decode(feature)
-        truth = observation.to(decoded.dtype, copy=True).div_(255)
-        squared = F.mse_loss(decoded, truth, reduction="sum") / decoded.shape[:-3].numel()
-        return squared, 1 - ssim(decoded, truth)
+        return compare(self.decoder(feature).flatten(0, -3), self._patches(observation).flatten(0, -3), **self.patch)
 
     def update(self, observation: Tensor) -> None:
         """Images need no normalisation learnt from data."""
@@ -120,21 +126,74 @@ class VectorTokenizer(nn.Module):
         self.norm.update(observation)
 
 
-def ssim(a: Tensor, b: Tensor, window: int = 8, stride: int = 4) -> Tensor:
-    """Mean structural similarity of images (..., H, W, C) in 0..1 (Wang et al. 2004), over square windows.
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Mean structural similarity of images (..., H, W, C) in 0..1 (Wang et al. 2004), over square windows of 8.
 
-    Windows are uniform and `stride` pixels apart, not Gaussian at every pixel: the same measure at a sixteenth of
-    the cost, for a loss. Gray means of the channels are compared.
+    Windows are uniform and 4 pixels apart, not Gaussian at every pixel: the same measure at a sixteenth of the cost,
+    for a loss. Gray means of the channels are compared.
     """
-    gray = a.new_full((a.shape[-1],), 1 / a.shape[-1])
-    with torch.autocast(a.device.type, enabled=False):  # variances are small differences of large numbers
-        x, y = ((image @ gray).flatten(0, -3) for image in (a, b))  # (frames, H, W)
+    return _likeness(*(image.flatten(0, -4).mean(-1) for image in (a, b)))
 
-    def mean(values: Tensor) -> Tensor:
-        return F.avg_pool2d(values, window, stride)
+
+def _likeness(x: Tensor, y: Tensor) -> Tensor:
+    """`ssim` of gray images (frames, H, W)."""
+
+    def mean(values: Tensor) -> Tensor:  # over what two windows share first: quicker than over each window
+        return F.avg_pool2d(F.avg_pool2d(values, 4), 2, 1)
 
     mean_x, mean_y = mean(x), mean(y)
     product, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
     covariance, variances = mean(x * y) - product, mean(x * x + y * y) - squares
     c1, c2 = 0.01**2, 0.03**2
     return ((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))).mean()
+
+
+def compare(painted: Tensor, truth: Tensor, h: int, w: int, p: int, q: int) -> tuple[Tensor, Tensor]:
+    """(squared error of a frame, 1 - SSIM), means over frames, of h x w patches of p x q pixels (frames, h w, p q c).
+
+    `painted` are in about 0..1 and get gradients; `truth` are uint8.
+    """
+    return _Compare.apply(painted, truth, {"h": h, "w": w, "p": p, "q": q})
+
+
+class _Compare(torch.autograd.Function):
+    """Both at once, with their slopes, and a few frames at a time: pixels are an update's largest tensors, and stay in
+    a CPU's cache so."""
+
+    FRAMES = 32
+
+    @staticmethod
+    def forward(ctx: Any, painted: Tensor, truth: Tensor, patch: dict[str, int]) -> tuple[Tensor, Tensor]:
+        frames = len(truth) if truth.is_cuda else _Compare.FRAMES
+        wide = torch.promote_types(painted.dtype, torch.float32)
+        colours = truth.shape[-1] // (patch["p"] * patch["q"])
+        squared = unlike = painted.new_zeros((), dtype=wide)
+        slopes = torch.empty_like(painted), torch.empty_like(painted)
+        with torch.autocast(truth.device.type, enabled=False):  # variances are small differences of large numbers
+            for given, true, *onto in zip(*(x.split(frames) for x in (painted, truth, *slopes)), strict=True):
+                pair = given.to(wide, copy=True), true.to(wide).div_(255)
+                x, y = (_gray(values, patch) for values in pair)
+                with torch.enable_grad():
+                    part = _likeness(x.requires_grad_(), y) * (len(true) / len(truth))
+                    (slope,) = torch.autograd.grad(-part / colours, x)
+                gap = pair[0].sub_(pair[1])
+                squared = squared + torch.linalg.vector_norm(gap) ** 2 / len(truth)
+                unlike = unlike - part.detach()
+                onto[0].copy_(gap.mul_(2 / len(truth)))
+                spread = rearrange(slope.to(onto[1].dtype), "f (h p) (w q) -> f (h w) (p q) 1", **patch)
+                onto[1].unflatten(-1, (spread.shape[-2], -1)).copy_(spread)
+        ctx.save_for_backward(*slopes)
+        return squared, 1 + unlike
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, onto_squared: Tensor, onto_unlike: Tensor) -> tuple[Tensor, None, None]:
+        far, unlike = ctx.saved_tensors
+        return torch.addcmul(far * onto_squared.to(far.dtype), unlike, onto_unlike.to(far.dtype)), None, None
+
+
+def _gray(patches: Tensor, patch: dict[str, int]) -> Tensor:
+    """Values (f, h w, p q c) -> gray images (f, H, W)."""
+    each = patches.unflatten(-1, (patch["p"] * patch["q"], -1))
+    gray = each @ each.new_full((each.shape[-1],), 1 / each.shape[-1])
+    return rearrange(gray, "f (h w) (p q) -> f (h p) (w q)", **patch)

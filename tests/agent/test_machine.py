@@ -1,5 +1,7 @@
 """What is not here is refused before it is stored, and a run of another machine is looked at all the same."""
 
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from agent.restore import load_policy, load_run
 from agent.run import open_run
 from tests.eval.play_runs import made
 
+ROOT = Path(__file__).parents[2]
 CARTPOLE = "--env gym:CartPole-v1 --preset debug --run-dir run"
 
 
@@ -108,3 +111,29 @@ def test_a_run_that_would_end_before_it_learns_is_refused(
     Path("run/checkpoints/step-000000101").mkdir()
     train_agent.main([*CARTPOLE.split(), "--steps", "50"])  # has nothing to do, and says so
     assert trained == [101, 50]
+
+
+FREED = """
+import resource, torch
+from agent import machine
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+machine.settle(2)
+faults()
+print(torch.get_num_threads(), faults())
+machine.settle(0)
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory as it likes")
+def test_memory_that_was_freed_is_used_again() -> None:
+    """64 MB are 16,384 pages, or 32 huge ones; unless kept, each would be made anew, four times."""
+    done = subprocess.run([sys.executable, "-c", FREED], cwd=ROOT, capture_output=True, text=True, check=True)
+    threads, faults, left = map(int, done.stdout.split())
+    assert threads == left == 2 and faults < 16
