@@ -99,9 +99,7 @@ class Trainer:
         random = self.steps < config.train.prefill or not ready
         self.collector.begin(self.explorer if random else self.actor)
         acted = self._spent("act", started)
-        frames = config.replay.batch * config.replay.frames
-        begun, updates = self.since
-        due = updates + (self.steps - begun) * config.train.ratio / frames / distributed.processes()
+        due = self._due(self.steps)
         while ready and self.learner.updates < due:
             progress = self.steps / config.steps
             self.learner.anneal(progress)
@@ -239,8 +237,15 @@ class Trainer:
         if self.last_return is not None:
             shown.append(f"return {self.last_return:.1f}")
         shown.append(f"updates {self.learner.updates}")
-        frames = self.learner.updates * self.config.replay.batch * self.config.replay.frames
-        self.progress.update(self.steps, *shown, *more, frames=frames)
+        frames = self.config.replay.batch * self.config.replay.frames
+        last = self._due(self.config.steps) * frames
+        self.progress.update(self.steps, *shown, *more, last=last, frames=self.learner.updates * frames)
+
+    def _due(self, steps: int) -> float:
+        """Updates that `train.ratio` asks for by so many steps."""
+        train, replay = self.config.train, self.config.replay
+        begun, updates = self.since
+        return updates + (steps - begun) * train.ratio / (replay.batch * replay.frames) / distributed.processes()
 
     def _spent(self, name: str, since: float) -> float:
         now = time.perf_counter()

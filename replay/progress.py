@@ -43,11 +43,12 @@ class Progress:
         self._past: deque[tuple[float, int, dict[str, float]]] = deque()  # (seconds, done, counts)
         self._line = ""
 
-    def update(self, done: int, *shown: str, **counts: float) -> None:
+    def update(self, done: int, *shown: str, last: float | None = None, **counts: float) -> None:
         """Show that `done` of the total are, if it is time.
 
         `shown`: texts for the middle of the line. `counts`: what was counted so far, by name, whose speed is shown;
-        without any, that of `done` is.
+        without any, that of `done` is. `last`: what the first count will be in the end, where time goes into it and
+        not evenly into what is done: the time left is then told by its speed.
         """
         now = self._clock()
         counts = counts or {self._unit: done}
@@ -58,7 +59,10 @@ class Progress:
         then, before, first = self._past[0]
         if (seconds := now - then) > 0:
             parts += [f"{name}/s {_rate((count - first[name]) / seconds)}" for name, count in counts.items()]
-            if done > before:
+            name = next(iter(counts))
+            if last is not None and counts[name] > first[name]:
+                parts.append(f"left {duration(max(0.0, last - counts[name]) * seconds / (counts[name] - first[name]))}")
+            elif done > before:
                 parts.append(f"left {duration(max(0, self._total - done) * seconds / (done - before))}")
         self._line = "  ".join([self._name, *parts] if self._name else parts)
         if self._live:

@@ -295,6 +295,17 @@ def test_slow_pieces_are_averaged_over_more_than_a_minute():
     assert all(15 * 60 <= 60 * int(m) + int(s) <= 18 * 60 for m, s in (text.split(":") for text in seconds))
 
 
+def test_the_time_left_is_told_by_what_takes_the_time():
+    """Updates that are owed at the start hold the steps up: by steps, hours would be left."""
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(1_000, stream=stream, every=0, clock=clock)
+    for second in range(100):
+        clock.now = float(second)
+        progress.update(2 if second > 50 else 1, last=8_000, frames=80 * second)
+    assert stream.getvalue().splitlines()[-1] == "steps 2/1000  frames/s 80  left 0:01"
+    assert stream.getvalue().splitlines()[10].endswith("left 1:30")
+
+
 def test_speed_is_that_of_the_last_minute():
     clock, stream = Clock(), io.StringIO()
     progress = Progress(101_000, stream=stream, every=0, clock=clock)
