@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from agent.config import Config
 from agent.fields import ConfigError
 from agent.plots import run_names, series
 from agent.ppo import PPOConfig
-from agent.run import stored_config
+from agent.run import file_name, stored_config
 from agent.runlog import Row, read_metrics
 from eval import statistics
 
@@ -71,8 +71,14 @@ class Run:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Raises ConfigError, of one line, where a folder holds no run."""
-    return [_read(folder, name) for folder, name in zip(folders, run_names(folders), strict=True)]
+    """Named by their folders, without the environment where all were made in one and have it before their names.
+
+    Raises ConfigError, of one line, where a folder holds no run.
+    """
+    runs = [_read(folder, name) for folder, name in zip(folders, run_names(folders), strict=True)]
+    before = file_name(runs[0].config.env) + "-"
+    shared = len(runs) > 1 and all(run.config.env == runs[0].config.env and run.name.startswith(before) for run in runs)
+    return [replace(run, name=run.name.removeprefix(before)) for run in runs] if shared else runs
 
 
 def _read(folder: Path, name: str) -> Run:

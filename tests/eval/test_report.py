@@ -324,3 +324,12 @@ def test_words_beside_the_returns_are_those_of_the_figure(tmp_path):
     words = shown(bare(tmp_path / "run", "gym:CartPole-v1"), tmp_path / "page.html").text
     assert f"the mean of the last {RUNNING} (in a long run of the last {SHARE}th of its episodes)" in words
     assert f"one standard deviation where no more than {BANDS} runs" in words
+
+
+def test_an_environment_that_all_are_of_is_not_said_in_each_name(tmp_path):
+    env = "ObjectRecall-Choice:delay=20,size=32"
+    folders = [bare(tmp_path / f"ObjectRecall-Choice-delay-20-size-32-{name}-s0", env) for name in ("lssvwm", "local")]
+    other = bare(tmp_path / "gym-CartPole-v1-lssvwm-s0", "gym:CartPole-v1")
+    assert [run.name for run in read_runs(folders)] == ["lssvwm-s0", "local-s0"]
+    assert read_runs(folders[:1])[0].name == folders[0].name
+    assert [run.name for run in read_runs([*folders, other])] == [folder.name for folder in [*folders, other]]
