@@ -15,19 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# as train_agent.py does, before torch is imported
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+import torch
 
-import torch  # noqa: E402
-
-import worldmodel  # noqa: E402
-from agent import machine  # noqa: E402
-from agent.cli import one_line_errors  # noqa: E402
-from agent.fields import ConfigError  # noqa: E402
-from agent.files import write_text_atomically  # noqa: E402
-from eval import bench_checkpointing, bench_envs, bench_history, bench_scaling, bench_update  # noqa: E402
-from eval.options import positive  # noqa: E402
-from worldmodel.ssd import implementation  # noqa: E402
+import worldmodel
+from agent import machine
+from agent.cli import one_line_errors
+from agent.fields import ConfigError
+from agent.files import write_text_atomically
+from eval import bench_checkpointing, bench_envs, bench_history, bench_scaling, bench_update
+from eval.options import positive
+from worldmodel.ssd import implementation
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,6 +1,9 @@
 """The benchmarks' command line, and that what they compare is measured and named. No figure is judged here."""
 
 import json
+import os
+import subprocess
+import sys
 from unittest.mock import patch
 
 import pytest
@@ -131,3 +134,11 @@ def test_every_model_is_drawn(tmp_path):
     with patch.object(Axes, "plot", autospec=True, side_effect=Axes.plot) as plot:
         bench_scaling.plot({"models": dict.fromkeys("abcdefgh", rows)}, tmp_path / "s.png")
     assert [call.kwargs["label"] for call in plot.call_args_list] == [*"abcdefgh"] * 2
+
+
+def test_waiting_threads_leave_the_cores_to_others() -> None:
+    """Read when torch is imported: an evaluation beside a training was seen to take ten times as long."""
+    words = "import eval, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    given = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    done = subprocess.run([sys.executable, "-c", words], env=given, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["10000", "False"]
