@@ -52,7 +52,7 @@ def bench_update(
         if part == "all":
             learner.learn_agent(rows, trajectory)
 
-    for _ in range(8):
+    for _ in range(8):  # the first ones are slow: memory is still being taken
         update()
     with FlopCounterMode(display=False) as counter:
         update()

@@ -332,6 +332,8 @@ class LSSVWM(WorldModel):
 
 
 class _Observed(NamedTuple):
+    """What observing gives, with what losses are made of."""
+
     trajectory: Trajectory
     h: Tensor  # (B, T, N, W)
     posterior: Tensor  # (B, T, N, G, C): log probabilities
