@@ -48,3 +48,12 @@ def balanced_kl(posterior: Tensor, prior: Tensor, free_nats: float) -> tuple[Ten
         representation.clamp_min(free_nats).mean(),
         dynamics.detach().mean(),
     )
+
+
+def next_latent_kl(posterior: Tensor, next_prior: Tensor, follows: Tensor) -> Tensor:
+    """The KL () of each frame's posterior from what the frame before expects of it, (B, T, N, G, C) both.
+
+    follows (B, T) is 1 where a row follows another of its episode, else 0. The posterior gets no gradient.
+    """
+    nats = kl(posterior[:, 1:].detach(), next_prior[:, :-1]) * follows[:, 1:]
+    return nats.sum() / follows.numel()

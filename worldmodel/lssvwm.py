@@ -1,11 +1,10 @@
 """LSSVWM: the long-context state-space video world model (arXiv 2505.20171) with DreamerV3's categorical latents.
 
 A tokenizer of patches gives a grid of categorical latents; a backbone of block-wise Mamba-2 scans and causal
-local attention, carried over time without end, predicts the next frame's. Features tell what the frame after will
-show and what reward each action would bring.
+local attention, carried over time without end, predicts the next frame's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal, NamedTuple
@@ -18,10 +17,10 @@ from worldmodel import latent
 from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel, finite_where
 from worldmodel.checkpointing import each_frame, mean_over_frames, through_memory
-from worldmodel.foresight import LOUD, NextReward
-from worldmodel.heads import TokenMLP, TwoHot, symlog
+from worldmodel.heads import TokenMLP, TwoHot
 from worldmodel.mamba2 import kept, pick
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, FullAttention, LocalAttention, Mixer
+from worldmodel.next_reward import Prediction, next_reward_head
 from worldmodel.norm import moments
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
 
@@ -91,6 +90,10 @@ class LSSVWMConfig:
     """Heads of attention."""
     units: int = 256
     """Width of the reward and continue networks."""
+    next_reward: bool = False
+    """Predict the reward of each action before the next frame is drawn, and show it in features and State."""
+    cosine_similarity: bool = False
+    """Let the next-reward head read how similar the frame is to what memory expects of the next one."""
     unimix: float = 0.01
     """Share of the uniform distribution mixed into every categorical."""
     free_nats: float = 1.0
@@ -101,14 +104,14 @@ class LSSVWMConfig:
     """Weight of 1 - SSIM of the decoded frame (images alone)."""
     dynamics_weight: float = 1.0
     """Weight of the KL that moves the prior."""
-    overshoot_weight: float = 0.5
-    """Weight of the KL of what h_t already tells of frame t + 1, so that features show what memory holds for it."""
+    next_latent_weight: float = 0.5
+    """Weight of the KL of a second prior, of frame t + 1 by h_t, so that h_t holds what memory has for it; 0: none."""
     representation_weight: float = 0.1
     """Weight of the KL that moves the posterior."""
     reward_weight: float = 1.0
     """Weight of the reward's two-hot cross-entropy."""
-    ahead_weight: float = 1.0
-    """Weight of the squared error of the next reward's symlog, told from a feature and the action after it."""
+    next_reward_weight: float = 1.0
+    """Weight of the next-reward head's squared error, in symlog."""
     continue_weight: float = 1.0
     """Weight of the continue flag's binary cross-entropy."""
     state_weight: float = 1e-3
@@ -128,7 +131,7 @@ class LSSVWM(WorldModel):
             raise ValueError(f"{config.latents} latents cannot be shared out over {self.tokens} tokens evenly")
         self.groups = config.latents // self.tokens
         self.latent_width = self.groups * config.classes
-        self.feature_width = config.width + 1 + actions + self.latent_width
+        self.feature_width = config.width + (1 + actions) * config.next_reward + self.latent_width
         self.decoded_width = self.latent_width if config.tokenizer_apart else self.feature_width
         self.tokenizer: ImageTokenizer | VectorTokenizer
         if image:
@@ -139,15 +142,17 @@ class LSSVWM(WorldModel):
         # logits spread from the start: near-uniform samples tell the decoder little, and stay so for long
         nn.init.normal_(self.posterior.weight, std=2 / config.tokenizer_width**0.5)
         self.backbone = Backbone(self.latent_width, actions, self.tokens, config.width, self._layers(grid), config.mlp)
-        self.prior, self.overshoot = (
-            nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, self.latent_width))
-            for _ in range(2)
-        )
+        self.prior = self._prior_head()
+        self.next_prior = self._prior_head() if config.next_latent_weight else None
         self.twohot = TwoHot()
         self.reward_head = TokenMLP(self.tokens, self.feature_width, len(self.twohot.bins), config.units)
         self.twohot.begin(self.reward_head.out)
         self.continue_head = TokenMLP(self.tokens, self.feature_width, 1, config.units, scale=1.0)
-        self.ahead_head = NextReward(self.tokens, config.width, self.latent_width, actions, config.units)
+        self.next_reward = next_reward_head(config, self.tokens, config.width, self.latent_width, actions, config.units)
+
+    def _prior_head(self) -> nn.Sequential:
+        width = self.config.width
+        return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, self.latent_width))
 
     def _layers(self, grid: tuple[int, int]) -> list[list[Mixer]]:
         c = self.config
@@ -172,16 +177,14 @@ class LSSVWM(WorldModel):
     def initial(self, batch: int) -> State:
         """See `WorldModel`."""
         like = self.backbone.place
-        return TensorDict(
-            {
-                "memory": self.backbone.initial(batch),
-                "h": like.new_zeros(batch, self.tokens, self.config.width),
-                "z": like.new_zeros(batch, self.tokens, self.latent_width),
-                "foreseen": like.new_zeros(batch),
-                "told": like.new_zeros(batch, 1 + self.actions),
-            },
-            batch_size=[batch],
-        )
+        state = {
+            "memory": self.backbone.initial(batch),
+            "h": like.new_zeros(batch, self.tokens, self.config.width),
+            "z": like.new_zeros(batch, self.tokens, self.latent_width),
+        }
+        if self.next_reward is not None:
+            state |= self.next_reward.initial(like, batch)
+        return TensorDict(state, batch_size=[batch])
 
     def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
         """See `WorldModel`."""
@@ -203,17 +206,16 @@ class LSSVWM(WorldModel):
         block = self.config.block_frames
         h, memories = through_memory(self.backbone, before, action, state["memory"], rows.is_first, block, segment)
         h = h.to(z.dtype)
-        beyond = self._log_probs(self.overshoot(h))
-        told = self._ahead(h, read, beyond)
-        told_before = torch.cat([state["told"].unsqueeze(1), told[:, :-1]], 1).masked_fill(first, 0.0)
-        foreseen = self.ahead_head.after(told_before, action)
+        next_prior = None if self.next_prior is None else self._log_probs(self.next_prior(h))
+        frames, reward = {"h": h, "z": z}, None
+        if self.next_reward is not None:
+            reward = self.next_reward.observe(h, read, self._expected(next_prior, z), action, first, state)
+            frames |= {"predicted_reward": reward.predicted_reward.detach(), "next_reward": reward.next_reward.detach()}
         ends = kept(T, block)
-        frames = {"h": h, "z": z, "foreseen": foreseen.detach(), "told": told.detach()}
         kept_frames = {name: pick(x, ends).to(state[name].dtype) for name, x in frames.items()}
         starts = TensorDict({"memory": memories} | kept_frames, batch_size=[B, len(ends)])
-        index = torch.tensor(ends, device=z.device)
-        feature = self._feature(h, foreseen, told, z)
-        return _Observed(Trajectory(feature, starts, index, starts[:, -1]), h, posterior, beyond, told_before)
+        trajectory = Trajectory(self._feature(frames), starts, torch.tensor(ends, device=z.device), starts[:, -1])
+        return _Observed(trajectory, h, posterior, next_prior, reward)
 
     def _unread(self, rows: Rows) -> Tensor | None:
         """(B, T): from a frame drawn at random on in `blind_windows` of training's windows. Where a frame follows a
@@ -224,18 +226,19 @@ class LSSVWM(WorldModel):
         draw = torch.rand(2, B, 1, device=rows.is_first.device)
         return (draw[0] < self.config.blind_windows) & (torch.arange(1, T + 1, device=draw.device) > draw[1] * T)
 
-    def _ahead(self, h: Tensor, z: Tensor, beyond: Tensor) -> Tensor:
-        """What `NextReward` tells of frames (..., N, W), (..., N, Z) and the log probabilities (..., N, G, C) that they
-        give the next one's latents: (..., 1 + A)"""
-        return self.ahead_head(h, z, beyond.detach().exp().flatten(-2).to(z.dtype))
+    def _expected(self, next_prior: Tensor | None, like: Tensor) -> Tensor | None:
+        """The next frame's expected latents (..., N, Z), for the cosine of the next-reward head, if it asks for them."""
+        if next_prior is None or not self.config.cosine_similarity:
+            return None
+        return next_prior.detach().exp().flatten(-2).to(like.dtype)
 
-    def _feature(self, h: Tensor, foreseen: Tensor, told: Tensor, z: Tensor) -> Tensor:
-        """(..., N, F): h, the reward foreseen of the frame, that foreseen after it for each action, z.
-
-        Rewards stand in each token, and have no gradient. A continuous action's are at 1 in one part and 0 in the rest.
-        """
-        rewards = LOUD * torch.cat([foreseen.unsqueeze(-1), told[..., :1] + told[..., 1:]], -1).detach()
-        return torch.cat([h, rewards.to(z.dtype).unsqueeze(-2).expand(*h.shape[:-1], -1), z], -1)
+    def _feature(self, frame: Mapping[str, Tensor]) -> Tensor:
+        """(..., N, F): h, the predicted rewards where the model has them, z."""
+        h, z = frame["h"], frame["z"]
+        if self.next_reward is None:
+            return torch.cat([h, z], -1)
+        rewards = self.next_reward.columns(frame["predicted_reward"], frame["next_reward"], z)
+        return torch.cat([h, rewards, z], -1)
 
     def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
         """See `WorldModel`."""
@@ -243,9 +246,11 @@ class LSSVWM(WorldModel):
         h, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
         z = latent.sample(self._log_probs(self.prior(h[:, 0])), mode).flatten(-2)
         h = h[:, 0].to(z.dtype)
-        told = self._ahead(h, z, self._log_probs(self.overshoot(h))).detach()
-        foreseen = self.ahead_head.after(state["told"], action)
-        frame = {"h": h, "z": z, "foreseen": foreseen, "told": told}
+        frame = {"h": h, "z": z}
+        if self.next_reward is not None:
+            cosine = self.next_prior is not None and self.config.cosine_similarity
+            expected = self._expected(self._log_probs(self.next_prior(h)), z) if cosine else None
+            frame |= self.next_reward.dream(h, z, expected, action, state)
         return TensorDict({"memory": memories[:, 0]} | frame, batch_size=[len(action)])
 
     def blind(self, state: State) -> State:
@@ -256,38 +261,38 @@ class LSSVWM(WorldModel):
 
     def feature(self, state: State) -> Tensor:
         """See `WorldModel`."""
-        return self._feature(state["h"], state["foreseen"], state["told"], state["z"])
+        return self._feature(state)
 
     def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
         """See `WorldModel`; the names are those of `weights`."""
         if self.training:
             self.tokenizer.update(rows.observation)
-        trajectory, h, posterior, beyond, told = self._observe(rows, state, mode=False, unread=self._unread(rows))
+        trajectory, h, posterior, next_prior, reward = self._observe(rows, state, False, self._unread(rows))
         feature = trajectory.feature
         prior = self._log_probs(self.prior(h))
         dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
         reconstruction, perceptual = mean_over_frames(
             self.tokenizer.losses, feature[..., -self.decoded_width :], rows.observation, self.config.checkpoint_frames
         )
-        continues = (~rows.terminated).to(told.dtype)
+        rewards = self.reward_head(feature)
+        continues = (~rows.terminated).to(rewards.dtype)
         going = self.continue_head(feature).squeeze(-1)
-        # a first row follows nothing: nothing foretells it, and its reward is of what came before, in rows whose past
-        # replay has cut off, where it is not 0
-        follows = (~rows.is_first).to(told.dtype)
-        reward = self.twohot.loss(self.reward_head(feature), rows.reward) * follows
-        overshoot = latent.kl(posterior[:, 1:].detach(), beyond[:, :-1]) * follows[:, 1:]
+        # a first row's reward is of what came before, in rows whose past replay has cut off, where it is not 0
+        follows = (~rows.is_first).to(rewards.dtype)
         regular, figures = self._state_losses(trajectory.starts)
         losses = {
             "reconstruction": reconstruction,
             "perceptual": perceptual,
             "dynamics": dynamics,
-            "overshoot": overshoot.sum() / follows.numel(),
             "representation": representation,
-            "reward": reward.mean(),
-            "ahead": self.ahead_head.loss(told, rows.action, symlog(rows.reward), follows),
+            "reward": (self.twohot.loss(rewards, rows.reward) * follows).mean(),
             "continue": nn.functional.binary_cross_entropy_with_logits(going, continues),
             "state": regular,
         }
+        if next_prior is not None:
+            losses["next_latent"] = latent.next_latent_kl(posterior, next_prior, follows)
+        if self.next_reward is not None and reward is not None:
+            losses["next_reward"] = self.next_reward.loss(reward.previous, rows.action, rows.reward, follows)
         figures["surprise"] = surprise
         figures["entropy/posterior"] = -(posterior.exp() * posterior).sum((-1, -2, -3)).mean().detach()
         return losses, trajectory, figures
@@ -310,8 +315,8 @@ class LSSVWM(WorldModel):
 
     def weights(self) -> dict[str, float]:
         """See `WorldModel`."""
-        frames = ["reconstruction", "perceptual", "dynamics", "overshoot", "representation"]
-        names = [*frames, "reward", "ahead", "continue", "state"]
+        names = ["reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state"]
+        names += ["next_latent"] * (self.next_prior is not None) + ["next_reward"] * (self.next_reward is not None)
         return {name: getattr(self.config, f"{name}_weight") for name in names}
 
     def decode(self, feature: Tensor) -> Tensor:
@@ -337,5 +342,5 @@ class _Observed(NamedTuple):
     trajectory: Trajectory
     h: Tensor  # (B, T, N, W)
     posterior: Tensor  # (B, T, N, G, C): log probabilities
-    beyond: Tensor  # the same of the next frame, as h foretells it
-    told: Tensor  # (B, T, 1 + A): what each row's frame before told of its reward
+    next_prior: Tensor | None  # the same of the next frame, by h
+    reward: Prediction | None

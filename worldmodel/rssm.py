@@ -11,8 +11,9 @@ The posterior reads h_t, so frames are observed one after the other.
 Letters: B batch, T frames, D width of h, Z of z, G categoricals, C classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from tensordict import TensorDict
@@ -25,6 +26,7 @@ from worldmodel.cnn import ImageCoder
 from worldmodel.dense import mlp, norm, start
 from worldmodel.heads import TwoHot
 from worldmodel.mamba2 import kept, pick
+from worldmodel.next_reward import Prediction, next_reward_head
 from worldmodel.sizes import CATEGORICALS, SIZES, Widths
 from worldmodel.vector_mlp import VectorCoder
 
@@ -41,6 +43,10 @@ class RSSMConfig:
     """Units of hidden layers, and all widths in proportion: deter 8 times as many; 0: those of `size`."""
     block_frames: int = 16
     """Frames between the States that dreams start from; a window is a multiple of them."""
+    next_reward: bool = False
+    """Predict the reward of each action before the next frame is drawn, and show it in features and State."""
+    cosine_similarity: bool = False
+    """Let the next-reward head read how similar the frame is to what memory expects of the next one."""
     unimix: float = 0.01
     """Share of the uniform distribution mixed into every categorical."""
     free_nats: float = 1.0
@@ -49,10 +55,14 @@ class RSSMConfig:
     """Weight of the squared error of the decoded frame, summed over its values."""
     dynamics_weight: float = 1.0
     """Weight of the KL that moves the prior."""
+    next_latent_weight: float = 0.0
+    """Weight of the KL of a second prior, of frame t + 1 by h_t, so that h_t holds what memory has for it; 0: none."""
     representation_weight: float = 0.1
     """Weight of the KL that moves the posterior."""
     reward_weight: float = 1.0
     """Weight of the reward's two-hot cross-entropy."""
+    next_reward_weight: float = 1.0
+    """Weight of the next-reward head's squared error, in symlog."""
     continue_weight: float = 1.0
     """Weight of the continue flag's binary cross-entropy."""
 
@@ -90,16 +100,23 @@ class RSSM(WorldModel):
         super().__init__()
         self.config, self.actions = config, actions
         widths = self.widths = config.widths()
-        self.feature_width = widths.deter + widths.latent
+        self.rewards_width = (1 + actions) * config.next_reward
+        self.feature_width = widths.deter + self.rewards_width + widths.latent
         self.coder: ImageCoder | VectorCoder
         self.coder = ImageCoder(shape, widths) if len(shape) == 3 else VectorCoder(shape, widths)
         self.core = BlockGRU(widths.deter, widths.latent, actions, widths.hidden)
         self.posterior = Posterior(widths.deter, self.coder.width, widths.hidden, widths.latent)
-        self.prior = nn.Sequential(mlp(widths.deter, widths.hidden, 2), start(nn.Linear(widths.hidden, widths.latent)))
+        self.prior = self._prior_head()
         self.twohot = TwoHot()
         self.reward_head = self._head(len(self.twohot.bins), scale=0.0)
         self.twohot.begin(self.reward_head[-1])
         self.continue_head = self._head(1)
+        self.next_prior = self._prior_head() if config.next_latent_weight else None
+        self.next_reward = next_reward_head(config, 1, widths.deter, widths.latent, actions, widths.hidden)
+
+    def _prior_head(self) -> nn.Sequential:
+        deter, hidden = self.widths.deter, self.widths.hidden
+        return nn.Sequential(mlp(deter, hidden, 2), start(nn.Linear(hidden, self.widths.latent)))
 
     def _head(self, outputs: int, scale: float = 1.0) -> nn.Sequential:
         """One hidden layer and one that reads it, which starts at `scale` times its weights: at 0 neutral."""
@@ -111,20 +128,19 @@ class RSSM(WorldModel):
     def initial(self, batch: int) -> State:
         """See `WorldModel`."""
         like = self.core.norm.weight
-        return TensorDict(
-            {
-                "h": like.new_zeros(batch, 1, self.widths.deter),
-                "z": like.new_zeros(batch, 1, self.widths.latent),
-            },
-            batch_size=[batch],
-        )
+        state = {
+            "h": like.new_zeros(batch, 1, self.widths.deter),
+            "z": like.new_zeros(batch, 1, self.widths.latent),
+        }
+        if self.next_reward is not None:
+            state |= self.next_reward.initial(like, batch)
+        return TensorDict(state, batch_size=[batch])
 
     def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
         """See `WorldModel`; a loop over frames."""
-        return self._observe(rows, state, mode)[0]
+        return self._observe(rows, state, mode).trajectory
 
-    def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor]:
-        """The trajectory, and the posterior's log probabilities (B, T, 1, G, C)."""
+    def _observe(self, rows: Rows, state: State, mode: bool) -> "_Observed":
         B, T = rows.batch_size
         frames = self.posterior.from_frame(self.coder.encode(rows.observation))  # (B, T, hidden)
         first = rows.is_first.unsqueeze(-1)
@@ -139,53 +155,86 @@ class RSSM(WorldModel):
             zs.append(z)
             posteriors.append(log_p)
         h, z = torch.stack(hs, 1).unsqueeze(2), torch.stack(zs, 1).unsqueeze(2)  # (B, T, 1, ...)
+        next_prior = None if self.next_prior is None else self._log_probs(self.next_prior(h))
+        frames, reward = {"h": h, "z": z}, None
+        if self.next_reward is not None:
+            action = rows.action.masked_fill(first, 0.0)
+            reward = self.next_reward.observe(h, z, self._expected(next_prior, z), action, first, state)
+            frames |= {"predicted_reward": reward.predicted_reward.detach(), "next_reward": reward.next_reward.detach()}
         ends = kept(T, self.config.block_frames)
-        starts = TensorDict({"h": pick(h, ends), "z": pick(z, ends)}, batch_size=[B, len(ends)])
-        index = torch.tensor(ends, device=h.device)
-        return Trajectory(torch.cat([h, z], -1), starts, index, starts[:, -1]), torch.stack(posteriors, 1).unsqueeze(2)
+        kept_frames = {name: pick(x, ends).to(state[name].dtype) for name, x in frames.items()}
+        starts = TensorDict(kept_frames, batch_size=[B, len(ends)])
+        trajectory = Trajectory(self._feature(frames), starts, torch.tensor(ends, device=h.device), starts[:, -1])
+        return _Observed(trajectory, h, z, torch.stack(posteriors, 1).unsqueeze(2), next_prior, reward)
+
+    def _expected(self, next_prior: Tensor | None, like: Tensor) -> Tensor | None:
+        """The next frame's expected latents (..., 1, Z), for the cosine of the next-reward head, if it asks for them."""
+        if next_prior is None or not self.config.cosine_similarity:
+            return None
+        return next_prior.detach().exp().flatten(-2).to(like.dtype)
+
+    def _feature(self, frame: Mapping[str, Tensor]) -> Tensor:
+        """(..., 1, F): h, the predicted rewards where the model has them, z."""
+        h, z = frame["h"], frame["z"]
+        if self.next_reward is None:
+            return torch.cat([h, z], -1)
+        return torch.cat([h, self.next_reward.columns(frame["predicted_reward"], frame["next_reward"], z), z], -1)
 
     def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
         """See `WorldModel`."""
         h = self.core(state["h"].squeeze(1), state["z"].squeeze(1), action).unsqueeze(1)
         z = latent.sample(self._log_probs(self.prior(h)), mode).flatten(-2).to(h.dtype)
-        return TensorDict({"h": h, "z": z}, batch_size=[len(action)])
+        frame = {"h": h, "z": z}
+        if self.next_reward is not None:
+            cosine = self.next_prior is not None and self.config.cosine_similarity
+            expected = self._expected(self._log_probs(self.next_prior(h)), z) if cosine else None
+            frame |= self.next_reward.dream(h, z, expected, action, state)
+        return TensorDict(frame, batch_size=[len(action)])
 
     def feature(self, state: State) -> Tensor:
         """See `WorldModel`."""
-        return torch.cat([state["h"], state["z"]], -1)
+        return self._feature(state)
 
     def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
         """See `WorldModel`; the names are those of `weights`."""
-        trajectory, posterior = self._observe(rows, state, mode=False)
+        trajectory, h, z, posterior, next_prior, predicted = self._observe(rows, state, mode=False)
         feature = trajectory.feature
-        h, z = self._parts(feature)
         dynamics, representation, surprise = latent.balanced_kl(posterior, self._prior(h), self.config.free_nats)
         reward = self.twohot.loss(_read(self.reward_head, feature), rows.reward)
+        # a first row's is of a past that is cut off, or 0
+        follows = (~rows.is_first).to(reward.dtype)
         losses = {
-            "reconstruction": self.coder.loss(h, z, rows.observation),
+            "reconstruction": self.coder.loss(h.squeeze(-2), z.squeeze(-2), rows.observation),
             "dynamics": dynamics,
             "representation": representation,
-            "reward": (reward * ~rows.is_first).mean(),  # a first row's is of a past that is cut off, or 0
+            "reward": (reward * follows).mean(),
             "continue": nn.functional.binary_cross_entropy_with_logits(
                 _read(self.continue_head, feature).squeeze(-1), (~rows.terminated).to(feature.dtype)
             ),
         }
+        if next_prior is not None:
+            losses["next_latent"] = latent.next_latent_kl(posterior, next_prior, follows)
+        if self.next_reward is not None and predicted is not None:
+            losses["next_reward"] = self.next_reward.loss(predicted.previous, rows.action, rows.reward, follows)
         entropy = -(posterior.exp() * posterior).sum((-1, -2, -3)).mean().detach()
         return losses, trajectory, {"surprise": surprise, "entropy/posterior": entropy}
 
     def surprise(self, rows: Rows, state: State) -> Tensor:
         """See `WorldModel`; latents are at their mode."""
-        trajectory, posterior = self._observe(rows, state, mode=True)
-        return latent.kl(posterior, self._prior(self._parts(trajectory.feature)[0]))
+        observed = self._observe(rows, state, mode=True)
+        return latent.kl(observed.posterior, self._prior(observed.h))
 
     def weights(self) -> dict[str, float]:
         """See `WorldModel`."""
         names = ["reconstruction", "dynamics", "representation", "reward", "continue"]
+        names += ["next_latent"] * (self.next_prior is not None) + ["next_reward"] * (self.next_reward is not None)
         return {name: getattr(self.config, f"{name}_weight") for name in names}
 
     def decode(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
-        return self.coder.decode(*self._parts(feature))
+        widths = [self.widths.deter, self.rewards_width, self.widths.latent]
+        h, _, z = feature.squeeze(-2).split(widths, -1)
+        return self.coder.decode(h, z)
 
     def reward(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
@@ -195,18 +244,24 @@ class RSSM(WorldModel):
         """See `WorldModel`."""
         return _read(self.continue_head, feature).squeeze(-1).sigmoid()
 
-    def _parts(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., 1, F) -> h (..., D) and z (..., Z)"""
-        h, z = feature.squeeze(-2).split([self.widths.deter, self.widths.latent], -1)
-        return h, z
-
     def _prior(self, h: Tensor) -> Tensor:
-        """Log probabilities of the prior, (..., D) -> (..., 1, G, C)."""
-        return self._log_probs(self.prior(h)).unsqueeze(-3)
+        """Log probabilities of the prior, (..., 1, D) -> (..., 1, G, C)."""
+        return self._log_probs(self.prior(h))
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         """(..., Z) -> (..., G, C)"""
         return latent.log_probs(logits.unflatten(-1, (CATEGORICALS, self.widths.classes)), self.config.unimix)
+
+
+class _Observed(NamedTuple):
+    """What observing gives, with what losses are made of."""
+
+    trajectory: Trajectory
+    h: Tensor  # (B, T, 1, D)
+    z: Tensor  # (B, T, 1, Z)
+    posterior: Tensor  # (B, T, 1, G, C): log probabilities
+    next_prior: Tensor | None  # the same of the next frame, by h
+    reward: Prediction | None
 
 
 def _read(head: nn.Module, feature: Tensor) -> Tensor:
