@@ -15,14 +15,15 @@ from pathlib import Path
 # environment's process needs. Read by OpenMP when torch is imported, hence before it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from agent import distributed, machine  # noqa: E402
-from agent.cli import one_line_errors, parse  # noqa: E402
-from agent.config import Config  # noqa: E402
-from agent.fields import ConfigError  # noqa: E402
-from agent.learner import Diverged, check  # noqa: E402
-from agent.ppo import PPOConfig, check_installed  # noqa: E402
-from agent.run import folder_of, make_folders, training  # noqa: E402
-from agent.trainer import train  # noqa: E402
+from agent.baselines.ppo import PPOConfig, check_installed  # noqa: E402
+from agent.runs import machine  # noqa: E402
+from agent.runs.cli import one_line_errors, parse  # noqa: E402
+from agent.runs.config import Config  # noqa: E402
+from agent.runs.fields import ConfigError  # noqa: E402
+from agent.runs.folder import folder_of, make_folders, training  # noqa: E402
+from agent.training import distributed  # noqa: E402
+from agent.training.learner import Diverged, check  # noqa: E402
+from agent.training.online import train  # noqa: E402
 
 
 def main(argv: list[str]) -> None:
@@ -58,10 +59,10 @@ def _prepared(config: Config) -> Callable[[Config, Path], None]:
         _refuse_prefill_alone(config)
         return train
     check_installed(f"--agent {config.agent.name}")
-    from agent import baselines
+    from agent.baselines import run
 
-    baselines.check(config)
-    return baselines.train
+    run.check(config)
+    return run.train
 
 
 def _refuse_prefill_alone(config: Config) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.learner import Learner
+from agent.training.learner import Learner
 from worldmodel import Rows
 
 

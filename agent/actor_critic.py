@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agent.dream import Dream
 from agent.policy import Categorical, Policy, TanhNormal
 from agent.returns import ReturnRange, lambda_returns, replay_returns
 from worldmodel import Rows
 from worldmodel.heads import TokenMLP, TwoHot
+from worldmodel.rollout import Dream
 
 
 @dataclass

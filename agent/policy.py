@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from worldmodel.latent import log_probs
+from worldmodel.latents import log_probs
 
 
 class Policy(ABC):

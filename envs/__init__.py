@@ -6,7 +6,7 @@ processes. A name is one of
     MemoryMaze, ObjectRecall, ...     `REGISTRY`
     Atari/Pong, MiniGrid/MemoryS7     a member of a family (`envs.families`); its package is an extra
     gym:<id>                          any registered Gymnasium environment with supported spaces (`envs.gym_env`)
-    what an installed package adds    by an entry point (`envs.outside`)
+    what an installed package adds    by an entry point (`envs.plugins`)
     package.module:Callable           anything that can be imported and gives a Gymnasium environment
 
 All but `gym:` names may carry options for what makes them: `ObjectRecall:delay=4..50,size=64`. Their values are
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from envs import families, outside
+from envs import families, plugins
 from envs.errors import CannotImport, CannotMake, MissingPackage, UnknownEnvironment, WrongOptions
 from envs.options import check_options, check_required, nearest, read_options
 
@@ -74,7 +74,7 @@ class _Named:
 
 def names() -> list[str]:
     """The names in the registry and those that installed packages add, sorted; see `forms` for the others."""
-    return sorted({*REGISTRY, *outside.entry_points()})
+    return sorted({*REGISTRY, *plugins.entry_points()})
 
 
 def forms() -> list[str]:
@@ -117,7 +117,7 @@ def _resolve(name: str) -> tuple[_Named, dict[str, Any]]:
     """What a name (but for `gym:` ones) stands for, and the options it carries, their names checked."""
     base, colon, text = name.partition(":")
     named = _find(base)
-    if named is None and (path := outside.split_path(name)):
+    if named is None and (path := plugins.split_path(name)):
         base, options = path
         colon, text = ("", "") if options is None else (":", options)
         named = _find_path(base)
@@ -135,16 +135,16 @@ def _find(base: str) -> _Named | None:
         return _Named(_constructor(base), "image", REGISTRY[base][1])
     if found := families.find(base):
         return _Named(found[1], found[0].kind)
-    if base in outside.entry_points():
-        return _outside(base, outside.load_entry_point(base))
+    if base in plugins.entry_points():
+        return _outside(base, plugins.load_entry_point(base))
     return None
 
 
 def _find_path(base: str) -> _Named:
     try:
-        return _outside(base, outside.load_path(base))
+        return _outside(base, plugins.load_path(base))
     except CannotImport as error:
-        if outside.has_package(base):
+        if plugins.has_package(base):
             raise
         # A path, or a name misspelt: both are spoken of.
         near = _nearest_name(base)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from envs.reverse import Excursions, OutAndBack
+from envs.out_and_back import Excursions, OutAndBack
 from envs.waypoints import RandomGoals
 
 POLICIES = ("excursions", "random", "reverse", "waypoints")

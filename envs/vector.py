@@ -20,7 +20,9 @@ from envs.worker import serve
 
 _JOIN_SECONDS = 5.0
 _DEATHS = 3  # of an environment's process, without a step between, after which it is not started again
-_SEEDS = 1_000_000  # seeds that follow from others stay below; evaluation's begin here (`agent.evaluate.SEEDS`)
+_SEEDS = (
+    1_000_000  # seeds that follow from others stay below; evaluation's begin here (`agent.training.evaluation.SEEDS`)
+)
 
 StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 

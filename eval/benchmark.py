@@ -18,12 +18,16 @@ from typing import Any
 import torch
 
 import worldmodel
-from agent import machine
-from agent.cli import one_line_errors
-from agent.fields import ConfigError
-from agent.files import write_text_atomically
-from eval import bench_checkpointing, bench_envs, bench_history, bench_scaling, bench_update
+from agent.runs import machine
+from agent.runs.cli import one_line_errors
+from agent.runs.fields import ConfigError
+from eval.bench import envs as bench_envs
+from eval.bench import history as bench_history
+from eval.bench import remat as bench_remat
+from eval.bench import scaling as bench_scaling
+from eval.bench import update as bench_update
 from eval.options import positive
+from replay.atomic import write_text_atomically
 from worldmodel.ssd import implementation
 
 
@@ -96,15 +100,15 @@ def _parser() -> argparse.ArgumentParser:
 
     checkpointing = command(
         "checkpointing",
-        bench_checkpointing.bench_checkpointing,
-        bench_checkpointing.print_table,
+        bench_remat.bench_checkpointing,
+        bench_remat.print_table,
         "time and memory a frame with activations kept, and computed again by segments",
     )
     checkpointing.add_argument(
-        "--windows", nargs="+", default=bench_checkpointing.WINDOWS, metavar="BxT", help="batch x frames in a window"
+        "--windows", nargs="+", default=bench_remat.WINDOWS, metavar="BxT", help="batch x frames in a window"
     )
     checkpointing.add_argument(
-        "--segments", nargs="+", type=int, default=bench_checkpointing.SEGMENTS, help="frames of a segment; 0: keep all"
+        "--segments", nargs="+", type=int, default=bench_remat.SEGMENTS, help="frames of a segment; 0: keep all"
     )
     checkpointing.add_argument("--size", type=int, default=64, help="pixels of a frame's side (default: 64)")
     checkpointing.add_argument("--rounds", type=positive, default=5, help="passes timed of each (default: 5)")

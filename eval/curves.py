@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.config import load_config
-from agent.runlog import Row, read_metrics
+from agent.logging.log import Row, read_metrics
+from agent.runs.config import load_config
 from eval.statistics import curve, on_grid
 
 POINTS = 20

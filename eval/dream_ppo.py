@@ -27,19 +27,19 @@ from torch import Tensor
 
 import envs
 from agent.actor import Actor, RandomActor
-from agent.cli import one_line_errors
-from agent.collector import Policy
-from agent.dream_starts import ReplayStarts
-from agent.evaluate import SEEDS, play
-from agent.files import write_text_atomically
-from agent.learner import Learner
-from agent.ppo import PPOConfig, check_installed
-from agent.progress import Progress
-from agent.restore import load_run
+from agent.baselines.ppo import PPOConfig, check_installed
+from agent.runs.cli import one_line_errors
+from agent.runs.load import load_run
+from agent.training.collector import Policy
+from agent.training.evaluation import SEEDS, play
+from agent.training.learner import Learner
+from agent.training.replay_states import ReplayStarts
 from eval.options import numbers
 from eval.returns import figures
 from replay import Replay
-from worldmodel.simulator import DreamEnv, Observe, flat
+from replay.atomic import write_text_atomically
+from replay.progress import Progress
+from worldmodel.env import DreamEnv, Observe, flat
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import ActorCriticPolicy
@@ -124,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(run: Path, protocol: Protocol, seeds: Sequence[int], side_by_side: int, command: str) -> dict[str, Any]:
-    """Trains and plays; writes the figures to the run's folder. Raises as `agent.restore.load_run`.
+    """Trains and plays; writes the figures to the run's folder. Raises as `agent.runs.load.load_run`.
 
     ConfigError too where Stable-Baselines3 is missing, or the run's episodes are.
     """
@@ -164,8 +164,8 @@ def teach(
     from stable_baselines3.common.logger import Logger
     from stable_baselines3.common.vec_env import VecMonitor
 
-    from agent.sb3 import Sb3Envs
-    from agent.sb3_policy import algorithm
+    from agent.baselines.sb3_env import Sb3Envs
+    from agent.baselines.sb3_policy import algorithm
 
     dreams = DreamEnv(
         learner.model,
@@ -193,7 +193,7 @@ def teach(
 
 
 def _player(learner: Learner, policy: "ActorCriticPolicy", protocol: Protocol, n: int) -> Policy:
-    from agent.sb3_policy import Player
+    from agent.baselines.sb3_policy import Player
 
     if protocol.observe == "features":
         return DreamtActor(learner, n, policy)

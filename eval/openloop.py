@@ -2,7 +2,7 @@
 
 Mean PSNR in dB by horizon of the model (the mean of 8 sampled dreams; "mode" is a single one), of the last context
 frame repeated, of the mean training image, and of the model's own reconstruction, over windows in which the view
-changes ("moving") and over all. See `agent.openloop`.
+changes ("moving") and over all. See `agent.logging.predictions`.
 
     python -m eval.openloop runs/MemoryMaze-lssvwm-s0 --episodes 8 --horizon 30
 """
@@ -22,16 +22,16 @@ from gymnasium.spaces import Box
 
 import envs
 from agent.actor import Actor, RandomActor
-from agent.cli import one_line_errors
-from agent.collector import Policy
-from agent.evaluate import SEEDS
-from agent.fields import ConfigError
-from agent.learner import Learner
-from agent.openloop import predict, score
-from agent.progress import track
-from agent.restore import load_run
-from agent.video import openloop_strip, openloop_video
+from agent.logging.predictions import predict, score
+from agent.logging.video import openloop_strip, openloop_video
+from agent.runs.cli import one_line_errors
+from agent.runs.fields import ConfigError
+from agent.runs.load import load_run
+from agent.training.collector import Policy
+from agent.training.evaluation import SEEDS
+from agent.training.learner import Learner
 from replay import Episode, EpisodeBuilder, Replay
+from replay.progress import track
 
 
 def main(argv: Sequence[str]) -> None:

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from agent.config import Config
-from agent.fields import fields
+from agent.runs.config import Config
+from agent.runs.fields import fields
 
 PLAIN = {f"--{name.replace('_', '-')}" for name in fields(Config()) if "." not in name}
 """Options of train_agent.py without a dot: `--preset` and the like."""

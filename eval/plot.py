@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.plots import plot_returns
+from agent.logging.plots import plot_returns
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ frozen feature (h, z) of each frame, all tokens side by side.
 - walls: the layout as seen from above, by the share of cells that are right. The probe also gets the agent's position
   and heading, as the paper's does: nothing tells the model where its start lies in the maze.
 - objects: each one's place relative to the agent, in the agent's frame (`targets_vec`), by the root of the mean squared
-  distance, in cells. Only the feature goes in. Also by the steps since the object was last in view (see `eval.sight`).
+  distance, in cells. Only the feature goes in. Also by the steps since the object was last in view (see `eval.memory.visibility`).
 
 Beside each the constant answer: the more frequent value of each cell, the mean place. Scored on the second half of
 episodes that the probe was not taught, which are other mazes; the paper's are 1000 steps long. FOLDER holds episodes
@@ -30,17 +30,17 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
 
-from agent.cli import one_line_errors
-from agent.fields import ConfigError
-from agent.files import replace_atomically, write_text_atomically
-from agent.learner import Learner
-from agent.offline import EVERYTHING
-from agent.plots import PALETTE
-from agent.restore import load_run
-from eval.probe_frames import LABELS, POSE, Frames, read
-from eval.probe_mlp import Fitting, Probe, fit, predict
-from eval.sight import NEVER
+from agent.logging.plots import PALETTE
+from agent.runs.cli import one_line_errors
+from agent.runs.fields import ConfigError
+from agent.runs.load import load_run
+from agent.training.learner import Learner
+from agent.training.offline import EVERYTHING
+from eval.memory.probe_frames import LABELS, POSE, Frames, read
+from eval.memory.probe_mlp import Fitting, Probe, fit, predict
+from eval.memory.visibility import NEVER
 from replay import Episode, Replay
+from replay.atomic import replace_atomically, write_text_atomically
 
 AGES = {"in view": (0, 0), "1-15": (1, 15), "16-63": (16, 63), "64-255": (64, 255), "256-": (256, 1 << 30)}
 """Steps since an object was last in view, both ends included; "never" has a bin of its own."""

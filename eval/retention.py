@@ -4,8 +4,8 @@ Teaches each world model, for each seed, the same episodes, and measures what it
 parameters as lssvwm, by their number of layers (arXiv 2505.20171 compares so), unless --unmatched.
 
 - ObjectRecall, SceneCut: what it expects of a thing that disappeared and comes back, by delay; see
-  `eval.recall_memory`.
-- Memory Maze: retrieval, reasoning, and frames by when their view was last seen; see `eval.maze_memory`.
+  `eval.memory.recall`.
+- Memory Maze: retrieval, reasoning, and frames by when their view was last seen; see `eval.memory.maze`.
 
 A run that is there already is taken up again, or only measured where it is done. Prints a table; writes
 RUN/retention.json for each run as it ends, and OUT/retention.json and OUT/retention.png of all.
@@ -23,20 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import envs
-from agent.cli import one_line_errors, parse
-from agent.config import Config
-from agent.fields import ConfigError, refusals
-from agent.files import write_text_atomically
-from agent.learner import Learner, check, spaces
-from agent.offline import EVERYTHING, teach
-from agent.restore import load_run
-from agent.run import file_name, stored_config, training
-from eval import maze_memory, maze_plot, recall_memory, retention_plot
+from agent.runs.cli import one_line_errors, parse
+from agent.runs.config import Config
+from agent.runs.fields import ConfigError, refusals
+from agent.runs.folder import file_name, stored_config, training
+from agent.runs.load import load_run
+from agent.training.learner import Learner, check, spaces
+from agent.training.offline import EVERYTHING, teach
+from eval.memory import maze as maze_memory
+from eval.memory import maze_plot, recall_plot
+from eval.memory import recall as recall_memory
 from eval.options import joined, names, numbers, positive, positives
 from replay import Episode, Replay
+from replay.atomic import write_text_atomically
 from replay.collect import collect
 from replay.record import Unrecordable
-from worldmodel.match import count, matched
+from worldmodel.match_parameters import count, matched
 
 RECALL = {
     "preset": "cpu",
@@ -93,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_text_atomically(arguments.out / "retention.json", json.dumps(results, indent=1) + "\n")
     print(f"\n{arguments.out / 'retention.json'}")
-    (maze_plot if mazes else retention_plot).plot(results, arguments.out / "retention.png")
+    (maze_plot if mazes else recall_plot).plot(results, arguments.out / "retention.png")
     print(arguments.out / "retention.png")
 
 

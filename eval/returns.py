@@ -22,17 +22,17 @@ import numpy as np
 import torch
 
 import envs
-from agent import checkpoint
-from agent.cli import one_line_errors
-from agent.collector import Finished
-from agent.config import Config
-from agent.evaluate import SEEDS, play
-from agent.files import write_text_atomically
-from agent.progress import Progress
-from agent.restore import load_policy
-from agent.run import named_after
+from agent.runs import checkpoint
+from agent.runs.cli import one_line_errors
+from agent.runs.config import Config
+from agent.runs.folder import named_after
+from agent.runs.load import load_policy
+from agent.training.collector import Finished
+from agent.training.evaluation import SEEDS, play
 from eval import statistics
-from eval.normalised import normaliser
+from eval.human_normalized import normaliser
+from replay.atomic import write_text_atomically
+from replay.progress import Progress
 
 PROTOCOL = "returns-1"
 """Names what is measured: figures of another name are not to be compared with these."""
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(run: Path, protocol: Protocol, command: str) -> dict[str, Any]:
-    """Plays the episodes and writes the figures to the run's folder. Raises as `agent.restore.load_policy`."""
+    """Plays the episodes and writes the figures to the run's folder. Raises as `agent.runs.load.load_policy`."""
     trained = load_policy(run)
     config = trained.config
     torch.manual_seed(sampling_seed(config))

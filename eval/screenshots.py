@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from agent.cli import one_line_errors
-from agent.fields import ConfigError
-from eval.report import report
+from agent.runs.cli import one_line_errors
+from agent.runs.fields import ConfigError
+from eval.report.__main__ import report
 
 try:
     from selenium.webdriver import ActionChains, Chrome, Keys

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel import Losses, Rows, State, Trajectory, WorldModel, latent
+from worldmodel import Losses, Rows, State, Trajectory, WorldModel, latents
 
 GROUPS, CLASSES = 8, 8
 
@@ -62,7 +62,7 @@ class MinimalGRU(WorldModel):
     def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor]:
         B, T = rows.batch_size
         posterior = _log_probs(self.encoder(self._values(rows.observation)))  # (B, T, 1, G, C)
-        z = latent.sample(posterior, mode).flatten(-2)  # (B, T, 1, Z)
+        z = latents.sample(posterior, mode).flatten(-2)  # (B, T, 1, Z)
         h, before, hs = state["h"], state["z"], []
         for t in range(T):
             go_on = ~rows.is_first[:, t, None, None]  # an episode begins with no memory, latents or action
@@ -83,7 +83,7 @@ class MinimalGRU(WorldModel):
     def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
         """One imagined frame."""
         h = self._step(state["h"], state["z"], action)
-        z = latent.sample(_log_probs(self.prior(h)), mode).flatten(-2)
+        z = latents.sample(_log_probs(self.prior(h)), mode).flatten(-2)
         return TensorDict({"h": h, "z": z}, batch_size=[len(action)])
 
     def feature(self, state: State) -> Tensor:
@@ -95,7 +95,7 @@ class MinimalGRU(WorldModel):
         trajectory, posterior = self._observe(rows, state, mode=False)
         feature = trajectory.feature
         prior = _log_probs(self.prior(feature[..., : self.config.width]))
-        dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
+        dynamics, representation, surprise = latents.balanced_kl(posterior, prior, self.config.free_nats)
         reward, going = self.heads(feature).squeeze(-2).float().unbind(-1)
         truth = self._values(rows.observation)
         losses = {
@@ -110,7 +110,7 @@ class MinimalGRU(WorldModel):
     def surprise(self, rows: Rows, state: State) -> Tensor:
         """(B, T): KL(posterior || prior)."""
         trajectory, posterior = self._observe(rows, state, mode=True)
-        return latent.kl(posterior, _log_probs(self.prior(trajectory.feature[..., : self.config.width])))
+        return latents.kl(posterior, _log_probs(self.prior(trajectory.feature[..., : self.config.width])))
 
     def weights(self) -> dict[str, float]:
         """The factor of each loss."""
@@ -140,4 +140,4 @@ def _mlp(inputs: int, units: int, outputs: int) -> nn.Sequential:
 
 def _log_probs(logits: Tensor) -> Tensor:
     """(..., 1, Z) -> (..., 1, G, C)"""
-    return latent.log_probs(logits.unflatten(-1, (GROUPS, CLASSES)), unimix=0.01)
+    return latents.log_probs(logits.unflatten(-1, (GROUPS, CLASSES)), unimix=0.01)

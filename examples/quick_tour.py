@@ -23,11 +23,11 @@ import torch
 
 import envs
 import worldmodel
-from agent import checkpoint
 from agent.actor_critic import ActorCritic, ActorCriticConfig
-from agent.dream import dream
+from agent.runs import checkpoint
 from replay import Episode, EpisodeBuilder, Replay, Walkers
 from worldmodel import Rows, Trajectory, WorldModel
+from worldmodel.rollout import dream
 
 torch.manual_seed(0)
 folder = Path("runs/quick-tour")
@@ -151,7 +151,7 @@ print(f"{folder / 'dream.png'}: above the truth, below {SEEN} frames seen and {l
 
 # %% [markdown]
 # An agent learns in dreams: from States all over the last window its policy acts in the model for some frames, and
-# learns from the rewards predicted there. (`agent.learner.Learner.update` is this and `teach`, one after the other.)
+# learns from the rewards predicted there. (`agent.training.learner.Learner.update` is this and `teach`, one after the other.)
 
 # %%
 agent = ActorCritic(ActorCriticConfig(units=32, layers=1), model.tokens, model.feature_width, actions)
@@ -198,7 +198,7 @@ for name, options in {"mamba": SIZES, "transformer": SIZES, "rssm": dict(hidden=
     teach(make(name, **options), updates=2)
 
 # %% [markdown]
-# Saving and loading: safetensors and JSON, in which no code hides. `agent.restore.load_run(folder)` loads a whole run.
+# Saving and loading: safetensors and JSON, in which no code hides. `agent.runs.load.load_run(folder)` loads a whole run.
 
 # %%
 checkpoint.save(folder / "checkpoints", UPDATES, dict(model.state_dict()), {"sizes": SIZES}, keep=1)

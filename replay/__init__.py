@@ -4,7 +4,7 @@ from replay.buffer import Replay
 from replay.builder import EpisodeBuilder
 from replay.episode import CorruptEpisode, Episode, load_episode, save_episode
 from replay.estimate import estimate
-from replay.walkers import Walkers
+from replay.sampler import Walkers
 
 __all__ = [
     "CorruptEpisode",

@@ -37,6 +37,11 @@ def replace_atomically(path: Path, fill: Callable[[Path], object]) -> None:
     _put(path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}"), path, fill)
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace the UTF-8 text of `path` in one step."""
+    replace_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
     """Delete the temporary files of writers that are gone; those still being written stay."""
     for temporary in folder.glob(pattern):

@@ -6,7 +6,7 @@ Policies:
   waypoints  Memory Maze: walks the shortest way to a random cell, then to the next, with random actions between
              (--noise); as the public dataset's.
   reverse    Memory Maze: walks for half of the steps, then back through the same cells, looking around in some of
-             them; adds the label `phase`, 0 out, 1 back. See envs/reverse.py.
+             them; adds the label `phase`, 0 out, 1 back. See envs/out_and_back.py.
   excursions Memory Maze: one walk as reverse's after another, each of 40 to 400 steps; to teach what comes again.
   random     any environment: uniform actions, each held for a random while.
 

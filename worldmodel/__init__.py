@@ -1,13 +1,13 @@
 """The learned simulator: frames and actions in, memory, dreams and decoded frames out.
 
-Ours are in `MODELS`; those of other packages are found by `worldmodel.outside`.
+Ours are in `MODELS`; those of other packages are found by `worldmodel.plugins`.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from worldmodel import outside
+from worldmodel import plugins
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel, total
 from worldmodel.lssvwm import LSSVWM, STACKS, LSSVWMConfig
 from worldmodel.neighbours import NEIGHBOURS, Neighbour, NeighbourConfig
@@ -23,15 +23,15 @@ MODELS: dict[str, tuple[type[WorldModel], Callable[..., Any]]] = {
 
 def names() -> list[str]:
     """Known world models: ours, and those that installed packages add."""
-    return sorted({*MODELS, *outside.entry_points()})
+    return sorted({*MODELS, *plugins.entry_points()})
 
 
 def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
     """The class of this name, and what makes its default configuration; `package.module:Class` is a name too.
 
-    Raises `outside.Unusable`, a ValueError of one line, where there is none.
+    Raises `plugins.Unusable`, a ValueError of one line, where there is none.
     """
-    return MODELS[name] if name in MODELS else outside.find(name)
+    return MODELS[name] if name in MODELS else plugins.find(name)
 
 
 def make(config: Any, shape: tuple[int, ...], actions: int) -> WorldModel:

@@ -13,15 +13,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel import latent
+from worldmodel import latents
 from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel, finite_where
-from worldmodel.checkpointing import each_frame, mean_over_frames, through_memory
 from worldmodel.heads import TokenMLP, TwoHot
 from worldmodel.mamba2 import kept, pick
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, FullAttention, LocalAttention, Mixer
 from worldmodel.next_reward import Prediction, next_reward_head
 from worldmodel.norm import moments
+from worldmodel.remat import each_frame, mean_over_frames, through_memory
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
 
 STACKS: dict[str, tuple[str, ...]] = {
@@ -196,7 +196,7 @@ class LSSVWM(WorldModel):
         segment = self.config.checkpoint_frames
         logits = self.posterior(each_frame(self.tokenizer.encode, rows.observation, segment))
         posterior = self._log_probs(logits)
-        z = latent.sample(posterior, mode).flatten(-2).to(logits.dtype)  # (B, T, N, Z); zeros and ones
+        z = latents.sample(posterior, mode).flatten(-2).to(logits.dtype)  # (B, T, N, Z); zeros and ones
         state = finite_where(state, rows.is_first[:, 0])
         first = rows.is_first.unsqueeze(-1)  # (B, T, 1); what stands before a first row is no input to it
         read = z.detach() if self.config.tokenizer_apart else z
@@ -244,7 +244,7 @@ class LSSVWM(WorldModel):
         """See `WorldModel`."""
         reset = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
         h, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
-        z = latent.sample(self._log_probs(self.prior(h[:, 0])), mode).flatten(-2)
+        z = latents.sample(self._log_probs(self.prior(h[:, 0])), mode).flatten(-2)
         h = h[:, 0].to(z.dtype)
         frame = {"h": h, "z": z}
         if self.next_reward is not None:
@@ -270,7 +270,7 @@ class LSSVWM(WorldModel):
         trajectory, h, posterior, next_prior, reward = self._observe(rows, state, False, self._unread(rows))
         feature = trajectory.feature
         prior = self._log_probs(self.prior(h))
-        dynamics, representation, surprise = latent.balanced_kl(posterior, prior, self.config.free_nats)
+        dynamics, representation, surprise = latents.balanced_kl(posterior, prior, self.config.free_nats)
         reconstruction, perceptual = mean_over_frames(
             self.tokenizer.losses, feature[..., -self.decoded_width :], rows.observation, self.config.checkpoint_frames
         )
@@ -290,7 +290,7 @@ class LSSVWM(WorldModel):
             "state": regular,
         }
         if next_prior is not None:
-            losses["next_latent"] = latent.next_latent_kl(posterior, next_prior, follows)
+            losses["next_latent"] = latents.next_latent_kl(posterior, next_prior, follows)
         if self.next_reward is not None and reward is not None:
             losses["next_reward"] = self.next_reward.loss(reward.previous, rows.action, rows.reward, follows)
         figures["surprise"] = surprise
@@ -311,7 +311,7 @@ class LSSVWM(WorldModel):
     def surprise(self, rows: Rows, state: State) -> Tensor:
         """See `WorldModel`; latents are at their mode."""
         observed = self._observe(rows, state, mode=True)
-        return latent.kl(observed.posterior, self._log_probs(self.prior(observed.h)))
+        return latents.kl(observed.posterior, self._log_probs(self.prior(observed.h)))
 
     def weights(self) -> dict[str, float]:
         """See `WorldModel`."""
@@ -333,7 +333,7 @@ class LSSVWM(WorldModel):
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         """(..., N, Z) -> (..., N, G, C)"""
-        return latent.log_probs(logits.unflatten(-1, (self.groups, self.config.classes)), self.config.unimix)
+        return latents.log_probs(logits.unflatten(-1, (self.groups, self.config.classes)), self.config.unimix)
 
 
 class _Observed(NamedTuple):

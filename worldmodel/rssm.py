@@ -19,7 +19,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel import latent
+from worldmodel import latents
 from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
 from worldmodel.block_gru import BlockGRU
 from worldmodel.cnn import ImageCoder
@@ -150,7 +150,7 @@ class RSSM(WorldModel):
         for frame, act, begins in zip(*(x.unbind(1) for x in (frames, rows.action, first)), strict=True):
             h = self.core(*(x.masked_fill(begins, 0.0) for x in (h, z, act)))
             log_p = self._log_probs(self.posterior(h, frame))  # (B, G, C)
-            z = latent.sample(log_p, mode).flatten(-2).to(h.dtype)
+            z = latents.sample(log_p, mode).flatten(-2).to(h.dtype)
             hs.append(h)
             zs.append(z)
             posteriors.append(log_p)
@@ -183,7 +183,7 @@ class RSSM(WorldModel):
     def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
         """See `WorldModel`."""
         h = self.core(state["h"].squeeze(1), state["z"].squeeze(1), action).unsqueeze(1)
-        z = latent.sample(self._log_probs(self.prior(h)), mode).flatten(-2).to(h.dtype)
+        z = latents.sample(self._log_probs(self.prior(h)), mode).flatten(-2).to(h.dtype)
         frame = {"h": h, "z": z}
         if self.next_reward is not None:
             cosine = self.next_prior is not None and self.config.cosine_similarity
@@ -199,7 +199,7 @@ class RSSM(WorldModel):
         """See `WorldModel`; the names are those of `weights`."""
         trajectory, h, z, posterior, next_prior, predicted = self._observe(rows, state, mode=False)
         feature = trajectory.feature
-        dynamics, representation, surprise = latent.balanced_kl(posterior, self._prior(h), self.config.free_nats)
+        dynamics, representation, surprise = latents.balanced_kl(posterior, self._prior(h), self.config.free_nats)
         reward = self.twohot.loss(_read(self.reward_head, feature), rows.reward)
         # a first row's is of a past that is cut off, or 0
         follows = (~rows.is_first).to(reward.dtype)
@@ -213,7 +213,7 @@ class RSSM(WorldModel):
             ),
         }
         if next_prior is not None:
-            losses["next_latent"] = latent.next_latent_kl(posterior, next_prior, follows)
+            losses["next_latent"] = latents.next_latent_kl(posterior, next_prior, follows)
         if self.next_reward is not None and predicted is not None:
             losses["next_reward"] = self.next_reward.loss(predicted.previous, rows.action, rows.reward, follows)
         entropy = -(posterior.exp() * posterior).sum((-1, -2, -3)).mean().detach()
@@ -222,7 +222,7 @@ class RSSM(WorldModel):
     def surprise(self, rows: Rows, state: State) -> Tensor:
         """See `WorldModel`; latents are at their mode."""
         observed = self._observe(rows, state, mode=True)
-        return latent.kl(observed.posterior, self._prior(observed.h))
+        return latents.kl(observed.posterior, self._prior(observed.h))
 
     def weights(self) -> dict[str, float]:
         """See `WorldModel`."""
@@ -250,7 +250,7 @@ class RSSM(WorldModel):
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         """(..., Z) -> (..., G, C)"""
-        return latent.log_probs(logits.unflatten(-1, (CATEGORICALS, self.widths.classes)), self.config.unimix)
+        return latents.log_probs(logits.unflatten(-1, (CATEGORICALS, self.widths.classes)), self.config.unimix)
 
 
 class _Observed(NamedTuple):

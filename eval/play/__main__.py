@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli import one_line_errors
-from agent.fields import ConfigError
+from agent.runs.cli import one_line_errors
+from agent.runs.fields import ConfigError
 from eval.play.models import Models
 
 if TYPE_CHECKING:

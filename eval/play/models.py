@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.checkpoint import CheckpointError
-from agent.fields import ConfigError
-from agent.learner import Learner
-from agent.plots import run_names
-from agent.restore import load_run
-from agent.run import stored_config
+from agent.logging.plots import run_names
+from agent.runs.checkpoint import CheckpointError
+from agent.runs.fields import ConfigError
+from agent.runs.folder import stored_config
+from agent.runs.load import load_run
+from agent.training.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Models:
         self._lock = threading.Lock()
 
     def get(self, index: int, again: bool = False) -> Loaded:
-        """The run of this index; `again` looks for a newer checkpoint. Raises as `agent.restore.load_run`."""
+        """The run of this index; `again` looks for a newer checkpoint. Raises as `agent.runs.load.load_run`."""
         with self._lock:
             if again or index not in self._loaded:
                 self._loaded[index] = _load(self.folders[index])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.fields import ConfigError
-from agent.learner import Learner
+from agent.runs.fields import ConfigError
+from agent.training.learner import Learner
 from replay import load_episode
 from worldmodel import Rows
 

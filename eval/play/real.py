@@ -7,7 +7,7 @@ import numpy as np
 
 import envs
 from agent.actor import RandomActor
-from agent.fields import refusals
+from agent.runs.fields import refusals
 from eval.play.actions import Actions, describe
 from eval.play.past import Row
 

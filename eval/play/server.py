@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from aiohttp import WSMsgType, web
 
 import envs
-from agent.checkpoint import CheckpointError
-from agent.fields import ConfigError
+from agent.runs.checkpoint import CheckpointError
+from agent.runs.fields import ConfigError
 from eval.play.models import Models
 from eval.play.session import Session
 from replay import CorruptEpisode

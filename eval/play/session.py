@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agent.evaluate import SEEDS
-from agent.fields import ConfigError
+from agent.runs.fields import ConfigError
+from agent.training.evaluation import SEEDS
 from eval.play.models import Models
 from eval.play.past import Past, played, recorded
 from eval.play.real import RealEnvironment

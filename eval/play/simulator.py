@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.learner import Learner
+from agent.training.learner import Learner
 from eval.play.past import Past
 from worldmodel import State
 from worldmodel.lssvwm import STACKS

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from agent.actor import Actor
-from agent.learner import Learner
+from agent.training.learner import Learner
 from tests.agent.test_learner import ACTIONS, SHAPE, small
 
 

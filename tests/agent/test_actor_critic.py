@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agent.actor_critic import ActorCritic, ActorCriticConfig
-from agent.dream import Dream
 from agent.policy import Categorical
 from worldmodel import Rows
+from worldmodel.rollout import Dream
 
 A, TOKENS, WIDTH, H, M = 3, 2, 4, 4, 32
 

@@ -13,20 +13,20 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 import envs
 import train_agent
-from agent import presets
-from agent.checkpoint import load, load_latest
-from agent.cli import one_line_errors, parse
-from agent.config import Config, agent_config, load_config, validate
-from agent.fields import ConfigError, fields
-from agent.flatten import CheckpointError
-from agent.frame_stack import FrameStack
-from agent.plots import plot_returns
-from agent.ppo import BASELINES, unread
-from agent.restore import load_policy, load_run
-from agent.runlog import read_metrics
-from agent.same_step import SameStepEnvs
-from agent.sb3 import Sb3Envs
-from agent.sb3_policy import Player, policy, restore
+from agent.baselines.frame_stack import FrameStack
+from agent.baselines.ppo import BASELINES, unread
+from agent.baselines.same_step import SameStepEnvs
+from agent.baselines.sb3_env import Sb3Envs
+from agent.baselines.sb3_policy import Player, policy, restore
+from agent.logging.log import read_metrics
+from agent.logging.plots import plot_returns
+from agent.runs import presets
+from agent.runs.checkpoint import load, load_latest
+from agent.runs.cli import one_line_errors, parse
+from agent.runs.config import Config, agent_config, load_config, validate
+from agent.runs.fields import ConfigError, fields
+from agent.runs.flatten import CheckpointError
+from agent.runs.load import load_policy, load_run
 from eval import plot, returns
 
 CARTPOLE = "--env gym:CartPole-v1 --agent ppo --preset debug --train.device cpu"

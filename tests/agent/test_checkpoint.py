@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-from agent import checkpoint
-from agent.checkpoint import DiskFull, load, load_latest, match, save
-from agent.flatten import (
+from agent.runs import checkpoint
+from agent.runs.checkpoint import DiskFull, load, load_latest, match, save
+from agent.runs.flatten import (
     CheckpointError,
     flatten,
     optimizer_tensors,
@@ -157,7 +157,7 @@ def test_after_going_back_a_save_takes_the_damaged_ones_place(tmp_path: Path):
     assert load(tmp_path / "step-000000005")[1]["a"][0, 0] == 7
 
 
-@pytest.mark.parametrize("call", ["os.fsync", "os.replace", "agent.checkpoint._write"])
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace", "agent.runs.checkpoint._write"])
 @pytest.mark.parametrize("step", [4, 5])
 def test_a_full_disk_leaves_the_last_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, step: int):
     save(tmp_path, 4, tensors(4), {}, keep=1)
@@ -228,7 +228,7 @@ def test_killed_at_any_moment_a_whole_checkpoint_stays(tmp_path: Path):
 def test_reading_runs_no_code(tmp_path: Path):
     path = save(tmp_path, 1, tensors(), {}, keep=1)
     DAMAGE["a pickle"](path)
-    script = f"from agent.checkpoint import load; from pathlib import Path; load(Path({str(path)!r}))"
+    script = f"from agent.runs.checkpoint import load; from pathlib import Path; load(Path({str(path)!r}))"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", script],

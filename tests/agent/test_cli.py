@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import envs
 import worldmodel
-from agent import presets
-from agent.cli import one_line_errors, parse
-from agent.config import Config, load_config, save_config, validate
-from agent.fields import ConfigError, changed, fields, format_blocks, parse_blocks
-from agent.run import FREE, open_run
+from agent.runs import presets
+from agent.runs.cli import one_line_errors, parse
+from agent.runs.config import Config, load_config, save_config, validate
+from agent.runs.fields import ConfigError, changed, fields, format_blocks, parse_blocks
+from agent.runs.folder import FREE, open_run
 
 
 @pytest.fixture(autouse=True)

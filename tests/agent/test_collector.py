@@ -4,7 +4,7 @@ import numpy as np
 
 import envs
 from agent.actor import RandomActor
-from agent.collector import Collector
+from agent.training.collector import Collector
 from replay import Replay
 
 

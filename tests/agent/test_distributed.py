@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent import checkpoint, distributed
+from agent.runs import checkpoint
+from agent.training import distributed
 
 AVERAGE = """
 import json, sys, torch
-from agent import distributed
+from agent.training import distributed
 distributed.begin()
 mine = [torch.full((2, 2), float(1 + distributed.rank())), torch.arange(3.0) * (1 - distributed.rank())]
 distributed.average(mine)

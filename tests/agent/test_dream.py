@@ -5,9 +5,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from agent.dream import Dream, dream
 from tests.worldmodel.small import assert_equal, random_rows, small_model
 from worldmodel import Rows, State, Trajectory, WorldModel
+from worldmodel.rollout import Dream, dream
 
 HORIZON = 5
 

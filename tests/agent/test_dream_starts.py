@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from agent.dream_starts import ReplayStarts, boundaries
-from agent.fields import ConfigError
-from agent.learner import Learner
+from agent.runs.fields import ConfigError
+from agent.training.learner import Learner
+from agent.training.replay_states import ReplayStarts, boundaries
 from replay import Episode, Replay
 from tests.agent.test_learner import ACTIONS, SHAPE, small
 from worldmodel import State

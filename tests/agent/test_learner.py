@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent import presets
-from agent.checkpoint import load, save
-from agent.config import Config
-from agent.flatten import CheckpointError
-from agent.learner import Diverged, Learner
+from agent.runs import presets
+from agent.runs.checkpoint import load, save
+from agent.runs.config import Config
+from agent.runs.flatten import CheckpointError
+from agent.training.learner import Diverged, Learner
 
 SHAPE, ACTIONS = (5,), 3
 

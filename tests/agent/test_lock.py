@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import train_agent
-from agent import distributed
-from agent.cli import parse
-from agent.config import Config
-from agent.fields import ConfigError
-from agent.lock import alone
-from agent.run import open_run, stored_config, training
+from agent.runs.cli import parse
+from agent.runs.config import Config
+from agent.runs.fields import ConfigError
+from agent.runs.folder import open_run, stored_config, training
+from agent.runs.lock import alone
+from agent.training import distributed
 
 CARTPOLE = "--env gym:CartPole-v1 --preset debug"
 REFUSAL = "is being trained by another process: wait until that ends, or use another --run-dir"

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import train_agent
-from agent import machine
-from agent.cli import parse
-from agent.config import Config, load_config, save_config
-from agent.fields import ConfigError
-from agent.restore import load_policy, load_run
-from agent.run import open_run
+from agent.runs import machine
+from agent.runs.cli import parse
+from agent.runs.config import Config, load_config, save_config
+from agent.runs.fields import ConfigError
+from agent.runs.folder import open_run
+from agent.runs.load import load_policy, load_run
 from tests.eval.play_runs import made
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def test_a_run_that_would_end_before_it_learns_is_refused(
 
 FREED = """
 import resource, torch
-from agent import machine
+from agent.runs import machine
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from agent import checkpoint, presets
-from agent.config import Config
-from agent.fields import ConfigError
-from agent.learner import Learner
-from agent.offline import teach, validate
-from agent.restore import load_run
-from agent.run import open_run
-from agent.runlog import read_metrics
+from agent.logging.log import read_metrics
+from agent.runs import checkpoint, presets
+from agent.runs.config import Config
+from agent.runs.fields import ConfigError
+from agent.runs.folder import open_run
+from agent.runs.load import load_run
+from agent.training.learner import Learner
+from agent.training.offline import teach, validate
 from replay import Episode, Replay
 
 

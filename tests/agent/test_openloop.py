@@ -10,11 +10,11 @@ import pytest
 import torch
 from gymnasium.envs.registration import EnvSpec
 
-from agent import presets
-from agent.config import Config
-from agent.learner import Learner
-from agent.openloop import Windows, predict, psnr, score
-from agent.video import openloop_strip, openloop_video
+from agent.logging.predictions import Windows, predict, psnr, score
+from agent.logging.video import openloop_strip, openloop_video
+from agent.runs import presets
+from agent.runs.config import Config
+from agent.training.learner import Learner
 from eval import openloop, probe
 from replay import Episode, Replay
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from agent.actor_critic import ActorCritic, ActorCriticConfig
-from agent.dream import Dream
 from agent.policy import Categorical, TanhNormal
 from tests.agent.test_actor_critic import learn, no_rows
+from worldmodel.rollout import Dream
 
 OUTPUTS = [(0.0, 0.0), (0.7, -1.0), (-2.0, -3.0), (20.0, -2.0)]
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM
 
-from agent import presets
-from agent.cli import parse
-from agent.config import Config
-from agent.fields import ConfigError
-from agent.learner import Learner, check
-from agent.offline import teach
-from agent.restore import load_run
-from agent.run import open_run
+from agent.runs import presets
+from agent.runs.cli import parse
+from agent.runs.config import Config
+from agent.runs.fields import ConfigError
+from agent.runs.folder import open_run
+from agent.runs.load import load_run
+from agent.training.learner import Learner, check
+from agent.training.offline import teach
 from replay import Episode, Replay
 
 ROOT = Path(__file__).parents[2]

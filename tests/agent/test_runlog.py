@@ -13,10 +13,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agent.config import Config
-from agent.fields import ConfigError
-from agent.progress import Progress, duration, track
-from agent.runlog import RunLog, read_metrics
+from agent.logging.log import RunLog, read_metrics
+from agent.runs.config import Config
+from agent.runs.fields import ConfigError
+from replay.progress import Progress, duration, track
 
 
 def open_log(folder: Path) -> RunLog:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from agent import distributed, offline, trainer
-from agent.checkpoint import load_latest
-from agent.cli import parse
-from agent.fields import ConfigError
-from agent.means import Means
-from agent.run import open_run
-from agent.runlog import read_metrics
-from agent.schedule import Schedule, uninterrupted
-from agent.trainer import Trainer
+from agent.logging.log import read_metrics
+from agent.logging.means import Means
+from agent.runs.checkpoint import load_latest
+from agent.runs.cli import parse
+from agent.runs.fields import ConfigError
+from agent.runs.folder import open_run
+from agent.training import distributed, offline, online
+from agent.training.online import Trainer
+from agent.training.schedule import Schedule, uninterrupted
 from replay import Replay
 
 
@@ -76,12 +76,12 @@ def test_an_interrupted_evaluation_at_the_end_is_made_up_for(tmp_path, monkeypat
 
     config = parse(["--env", "gym:CartPole-v1", "--preset", "debug", "--steps", "240", "--run-dir", str(tmp_path)])
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "evaluate", interrupt)
+        patched.setattr(online, "evaluate", interrupt)
         patched.setattr(config.train, "eval_every", 1_000)
         with pytest.raises(KeyboardInterrupt):
-            trainer.train(config, open_run(config))
+            online.train(config, open_run(config))
     assert not any("eval/return" in row for row in read_metrics(tmp_path / "metrics.jsonl"))
-    trainer.train(config, open_run(config))
+    online.train(config, open_run(config))
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "eval/return" in row]
     assert [row["step"] for row in rows] == [240] and (tmp_path / "plots/returns.png").exists()
 

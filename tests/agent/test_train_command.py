@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.checkpoint import load_latest
-from agent.runlog import read_metrics
+from agent.logging.log import read_metrics
+from agent.runs.checkpoint import load_latest
 from eval import returns
 
 ROOT = Path(__file__).parents[2]

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import Config, ReplayConfig, validate
-from agent.fields import ConfigError
-from agent.windows import Windows
+from agent.runs.config import Config, ReplayConfig, validate
+from agent.runs.fields import ConfigError
+from agent.training.curriculum import Windows
 from replay import Episode, Replay
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 import envs
 import envs.atari
 from envs.atari_scores import SCORES
-from envs.hiding import REGIONS, Hiding
+from envs.occlusion import REGIONS, Hiding
 from envs.suites import SUITES
 
 NOOP = 0

@@ -13,7 +13,7 @@ import pytest
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError
 
 import envs
-from agent.evaluate import SEEDS
+from agent.training.evaluation import SEEDS
 from envs.vector import WorkerError
 
 FAULTY = "gym:faulty_env:Faulty-v0"

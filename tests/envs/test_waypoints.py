@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.reverse import BACK, LONGEST, OUT, SHORTEST, Excursions, OutAndBack
+from envs.out_and_back import BACK, LONGEST, OUT, SHORTEST, Excursions, OutAndBack
 from envs.waypoints import (
     FORWARD,
     FORWARD_LEFT,
@@ -109,7 +109,7 @@ def test_excursions_go_out_and_come_back_again_and_again(monkeypatch):
             lengths.append(steps)
             super().__init__(steps, seed)
 
-    monkeypatch.setattr("envs.reverse.OutAndBack", Watched)
+    monkeypatch.setattr("envs.out_and_back.OutAndBack", Watched)
     layout, steps = np.ones((9, 9), np.uint8), 4_000
     walked = stroll(Excursions(seed=1), steps, layout)
     assert sum(lengths[:-1]) < steps <= sum(lengths)  # each to its end before the next begins

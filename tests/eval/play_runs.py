@@ -7,10 +7,10 @@ import torch
 
 import envs
 import worldmodel
-from agent import checkpoint, presets
-from agent.config import Config
-from agent.learner import Learner, spaces
-from agent.run import open_run
+from agent.runs import checkpoint, presets
+from agent.runs.config import Config
+from agent.runs.folder import open_run
+from agent.training.learner import Learner, spaces
 from replay import EpisodeBuilder, save_episode
 
 ENV = "ObjectRecall:size=32,delay=30"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.checkpoint import load_latest, save
-from agent.cli import parse
-from agent.run import open_run
-from eval import ablate
+from agent.runs.checkpoint import load_latest, save
+from agent.runs.cli import parse
+from agent.runs.folder import open_run
+from eval.ablate.__main__ import __main__ as ablate
 
 ROOT = Path(__file__).parents[2]
 ENV = "ObjectRecall-Choice:delay=4,shown=2,back=2"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.config import Config, save_config
-from agent.plots import PALETTE
-from eval.ablate_plot import plot
-from eval.ablate_runs import Run
-from eval.ablate_table import Figures, report, text
+from agent.logging.plots import PALETTE
+from agent.runs.config import Config, save_config
+from eval.ablate.plot import plot
+from eval.ablate.runs import Run
+from eval.ablate.table import Figures, report, text
 from eval.returns import figures
 
 MAZE = "MemoryMaze"  # random 0.2, human 26.4: 0.2 + 2.62 x is a normalised score of x / 10

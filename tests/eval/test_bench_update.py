@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from eval.bench_update import bench_update, print_table
-from eval.timing import gemm_peak
+from eval.bench.timing import gemm_peak
+from eval.bench.update import bench_update, print_table
 
 
 def test_the_figures_agree_with_each_other(capsys):

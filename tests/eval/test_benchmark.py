@@ -10,9 +10,9 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from eval import bench_checkpointing, bench_history, bench_scaling
+from eval.bench import history, remat, scaling
+from eval.bench.timing import medians, peak_memory, reset_peak
 from eval.benchmark import main
-from eval.timing import medians, peak_memory, reset_peak
 
 CPU = torch.device("cpu")
 
@@ -40,15 +40,15 @@ def test_cost_by_history(what, counts, capsys):
 
 def test_histories_are_lived_through():
     """The States differ, and one that remembers all it saw is as large after many frames as after few."""
-    _, states = bench_history._lived("lssvwm", (64, 192), "debug")
+    _, states = history._lived("lssvwm", (64, 192), "debug")
     assert list(states) == [64, 192]
     assert (states[64]["h"] - states[192]["h"]).abs().max() > 0
     assert states[64].bytes() == states[192].bytes()
 
 
 def test_full_attention_is_left_out_where_it_would_take_minutes(monkeypatch):
-    monkeypatch.setattr(bench_scaling, "FULL_ATTENTION_MOST", 16)
-    table = bench_scaling.bench_scaling(["lssvwm", "transformer"], [16, 32], rounds=1)["models"]
+    monkeypatch.setattr(scaling, "FULL_ATTENTION_MOST", 16)
+    table = scaling.bench_scaling(["lssvwm", "transformer"], [16, 32], rounds=1)["models"]
     assert list(table["transformer"]) == [16] and list(table["lssvwm"]) == [16, 32]
 
 
@@ -88,7 +88,7 @@ def test_checkpointing_has_every_window_and_segment(capsys):
     ],
 )
 def test_refusals_are_one_line_before_anything_is_measured(words, monkeypatch, capsys):
-    for module in (bench_checkpointing, bench_scaling, bench_history):
+    for module in (remat, scaling, history):
         monkeypatch.setattr(module, "medians", _never)
     with pytest.raises(SystemExit) as error:
         main(words.split())
@@ -113,7 +113,7 @@ def test_numbers_are_of_1_or_more(words, capsys):
 @pytest.mark.parametrize("option", ["--json", "--plot"])
 def test_folders_are_made_before_anything_is_measured(option, tmp_path, monkeypatch, capsys):
     (tmp_path / "file.png").touch()
-    monkeypatch.setattr(bench_scaling, "medians", _never)
+    monkeypatch.setattr(scaling, "medians", _never)
     for path in (tmp_path / "file.png" / "x.png", tmp_path):
         with pytest.raises(SystemExit) as error:
             main(["scaling", option, str(path)])
@@ -132,7 +132,7 @@ def _never(*_):
 def test_every_model_is_drawn(tmp_path):
     rows = {64: {"us_per_frame": 1.0, "kb_per_frame": 1.0}}
     with patch.object(Axes, "plot", autospec=True, side_effect=Axes.plot) as plot:
-        bench_scaling.plot({"models": dict.fromkeys("abcdefgh", rows)}, tmp_path / "s.png")
+        scaling.plot({"models": dict.fromkeys("abcdefgh", rows)}, tmp_path / "s.png")
     assert [call.kwargs["label"] for call in plot.call_args_list] == [*"abcdefgh"] * 2
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.config import Config, save_config
+from agent.runs.config import Config, save_config
 from eval.curves import POINTS, by_second, by_step, learning, training_seconds
 
 ROWS = [

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import train_agent
-from agent.learner import Learner
+from agent.training.learner import Learner
 from eval import dream_ppo
 from tests.agent.test_dream_starts import certain, episode
 from worldmodel import State
-from worldmodel.simulator import flat
+from worldmodel.env import flat
 
 
 class Recorder:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.jobs import Job, run
+from eval.ablate.jobs import Job, run
 
 WAITS = """
 import os, signal, sys, time
@@ -86,7 +86,7 @@ def test_an_interrupt_lets_them_save_and_leaves_none(tmp_path: Path):
 
 
 def test_one_that_does_not_heed_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("eval.jobs.GRACE", 0.3)
+    monkeypatch.setattr("eval.ablate.jobs.GRACE", 0.3)
     pids: list[int] = []
 
     def say(line: str) -> None:

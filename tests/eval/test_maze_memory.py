@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from agent import presets
-from agent.config import Config
-from agent.learner import Learner
-from eval.maze_memory import by_view, continued, steps_since
+from agent.runs import presets
+from agent.runs.config import Config
+from agent.training.learner import Learner
+from eval.memory.maze import by_view, continued, steps_since
 from replay import Episode
 
 NORTH, EAST = (0.0, 1.0), (1.0, 0.0)

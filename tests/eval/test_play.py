@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import envs
-from agent.checkpoint import CheckpointError
-from agent.fields import ConfigError
-from agent.restore import load_run
+from agent.runs.checkpoint import CheckpointError
+from agent.runs.fields import ConfigError
+from agent.runs.load import load_run
 from eval.play.actions import describe
 from eval.play.models import Models
 from eval.play.session import Session

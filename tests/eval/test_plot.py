@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import envs
-from agent.config import Config, save_config
-from agent.plots import PALETTE, REFERENCES, draw_returns, plot_returns, references, running_mean
+from agent.logging.plots import PALETTE, REFERENCES, draw_returns, plot_returns, references, running_mean
+from agent.runs.config import Config, save_config
 from eval.plot import main
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from agent import presets
-from agent.config import Config
-from agent.learner import Learner
-from agent.offline import teach
-from agent.run import open_run
+from agent.runs import presets
+from agent.runs.config import Config
+from agent.runs.folder import open_run
+from agent.training.learner import Learner
+from agent.training.offline import teach
+from eval.memory.probe_frames import features, read
+from eval.memory.probe_mlp import Fitting, Probe, fit, predict
+from eval.memory.visibility import NEVER, in_view, steps_since_seen
 from eval.probe import main, split
-from eval.probe_frames import features, read
-from eval.probe_mlp import Fitting, Probe, fit, predict
-from eval.sight import NEVER, in_view, steps_since_seen
 from replay import Episode, Replay
 
 ROWS, SIZE = 40, 5

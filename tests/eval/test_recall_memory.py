@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import envs
-from agent import presets
-from agent.config import Config
-from agent.evaluate import SEEDS
-from agent.learner import Learner
+from agent.runs import presets
+from agent.runs.config import Config
+from agent.training.evaluation import SEEDS
+from agent.training.learner import Learner
 from envs.recall import BACK
-from eval.recall_memory import gather, measure, play
+from eval.memory.recall import gather, measure, play
 from replay import Replay
 
 DELAY = 7
@@ -73,7 +73,7 @@ def test_a_wiped_memory_is_the_memory_of_what_came_after(learner, monkeypatch):
         episode.observation[:6] = 255 - episode.observation[:6]
         return episode
 
-    monkeypatch.setattr("eval.recall_memory.play", repaint)
+    monkeypatch.setattr("eval.memory.recall.play", repaint)
     torch.manual_seed(0)
     other = measure(learner, "ObjectRecall", DELAY, 4)
     assert other["reset"]["surprise"] == pytest.approx(whole["reset"]["surprise"], abs=1e-4)
@@ -90,7 +90,7 @@ def test_an_oracle_remembers_everything_and_a_wiped_one_nothing(learner, monkeyp
     frames = np.stack([play(environment, SEEDS + i, 4).observation[0] for i in range(8)])
     shown = torch.from_numpy(frames).float() / 255
     seen = [shown, shown, torch.full_like(shown, 0.08)]
-    monkeypatch.setattr("eval.recall_memory._next", first_frame)
+    monkeypatch.setattr("eval.memory.recall._next", first_frame)
     found = measure(learner, "ObjectRecall", DELAY, 8)
     assert found["return"]["accuracy"] == found["just_seen"]["accuracy"] == 1.0
     assert found["reset"]["accuracy"] < 0.5
@@ -117,7 +117,7 @@ def test_episodes_are_gathered_by_one_command_at_a_time(tmp_path, monkeypatch):
 
         return checked
 
-    monkeypatch.setattr("eval.recall_memory.Replay", held(Replay))
-    monkeypatch.setattr("eval.recall_memory.play", held(play))
+    monkeypatch.setattr("eval.memory.recall.Replay", held(Replay))
+    monkeypatch.setattr("eval.memory.recall.play", held(play))
     gather("ObjectRecall:delay=2", 2, tmp_path / "train", seed=0)
     assert len(list((tmp_path / "train").glob("*.npz"))) == 2

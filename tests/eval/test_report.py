@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 
 import envs
-from agent import checkpoint, presets
-from agent.config import Config, save_config
-from agent.learner import Learner, spaces
-from agent.plots import BANDS, PALETTE, RUNNING, SHARE
-from agent.ppo import PPOConfig
-from agent.run import open_run
-from eval import report_figures
-from eval.report import main, report
-from eval.report_run import read_runs, seconds, speed, with_interval
+from agent.baselines.ppo import PPOConfig
+from agent.logging.plots import BANDS, PALETTE, RUNNING, SHARE
+from agent.runs import checkpoint, presets
+from agent.runs.config import Config, save_config
+from agent.runs.folder import open_run
+from agent.training.learner import Learner, spaces
+from eval.report.__main__ import figures, main, report
+from eval.report.run import read_runs, seconds, speed, with_interval
 from replay import Episode, Replay
 
 ENV = "ObjectRecall:size=32"
@@ -253,12 +252,12 @@ def test_an_evaluation_with_wiped_memory_is_no_score(tmp_path):
     (run / "eval-forget-7.json").write_text(json.dumps({"step": 500, "returns": [7.25, 7.25], "forget": 7}))
     words = shown(run, tmp_path / "page.html").text
     assert "wiped at frame 7" in words and "7.25 [" not in words and command in words
-    drawn = report_figures.returns(read_runs([run]), small=False)
+    drawn = figures.returns(read_runs([run]), small=False)
     assert not drawn.axes[0].containers and len(drawn.legends[0].get_texts()) == 2
     (run / "eval.json").write_text(json.dumps({"step": 500, "returns": [9.5, 9.5], "forget": None}))
     words = shown(run, tmp_path / "page.html").text
     assert "9.50 [9.50, 9.50]" in words and command not in words
-    drawn = report_figures.returns(read_runs([run]), small=False)
+    drawn = figures.returns(read_runs([run]), small=False)
     assert len(drawn.axes[0].containers) == 1 and drawn.legends[0].get_texts()[2].get_text() == "checkpoint, 95 %"
 
 
@@ -270,7 +269,7 @@ def test_retention_of_runs_that_share_not_every_figure(tmp_path):
     moments = {moment: {"surprise": 4.0, "psnr": 20.0} for moment in without["retention"]["5"]}
     (runs[1] / "retention.json").write_text(json.dumps(without | {"retention": {"5": moments, "50": moments}}))
     for order in (runs, runs[::-1]):
-        drawn = report_figures.retention(read_runs(order), small=False)
+        drawn = figures.retention(read_runs(order), small=False)
         assert [axes.get_title().split()[0] for axes in drawn.axes] == ["surprise", "PSNR"]
 
 
@@ -309,7 +308,7 @@ def test_each_environment_has_a_panel_of_returns(tmp_path):
     folders = [bare(tmp_path / "0", cart), bare(tmp_path / "1", pendulum, **low), bare(tmp_path / "2", cart)]
     runs = read_runs(folders)
     for small in (False, True):
-        drawn = report_figures.returns(runs, small)
+        drawn = figures.returns(runs, small)
         assert [axes.get_title("left") for axes in drawn.axes] == [cart, pendulum]
         colours = [{line.get_color() for line in axes.get_lines()} & set(PALETTE) for axes in drawn.axes]
         assert colours == [{PALETTE[0], PALETTE[2]}, {PALETTE[1]}]
@@ -317,7 +316,7 @@ def test_each_environment_has_a_panel_of_returns(tmp_path):
         drawn.draw_without_rendering()
         first, second = (axes.get_position() for axes in drawn.axes)
         assert second.y1 < first.y0 if small else second.x0 > first.x1
-    assert len(report_figures.returns(runs[:1], small=False).axes) == 1
+    assert len(figures.returns(runs[:1], small=False).axes) == 1
 
 
 def test_words_beside_the_returns_are_those_of_the_figure(tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from agent.config import Config, load_config, save_config
-from agent.fields import ConfigError
+from agent.runs.config import Config, load_config, save_config
+from agent.runs.fields import ConfigError
 from eval import retention
 from eval.retention import main
 from replay import Episode, EpisodeBuilder, Replay

@@ -8,11 +8,11 @@ import pytest
 
 import envs
 import train_agent
-from agent.config import Config
-from agent.evaluate import play
+from agent.runs.config import Config
+from agent.training.evaluation import play
 from envs.recall_pictures import PALETTE, judge, patches
 from eval import returns
-from eval.normalised import normaliser
+from eval.human_normalized import normaliser
 
 CHOICE = "ObjectRecall-Choice:delay=4,shown=2,back=2"  # frames 0 1 shown, 2 to 5 gone, 6 the choice
 GAP = 4

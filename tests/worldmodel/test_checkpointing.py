@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from tests.worldmodel.small import ACTIONS, BLOCK_FRAMES, SHAPES, SMALL, assert_close, random_rows, shake
-from worldmodel import Losses, Rows, Trajectory, checkpointing, total
-from worldmodel.checkpointing import each_frame, mean_over_frames, segments
+from worldmodel import Losses, Rows, Trajectory, total
 from worldmodel.lssvwm import LSSVWM, STACKS, LSSVWMConfig
+from worldmodel.remat import each_frame, mean_over_frames, segments
 
 B, T = 2, 22
 """Neither blocks nor segments fill the window."""
@@ -99,7 +99,7 @@ def test_activations_are_computed_again_a_segment_at_a_time() -> None:
 
 
 def test_nothing_is_prepared_for_a_second_time_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpointing, "checkpoint", None)
+    monkeypatch.setattr(remat, "checkpoint", None)
     model = make("vector", BLOCK_FRAMES)
     with torch.no_grad():
         model.loss(rows("vector"), model.initial(B))

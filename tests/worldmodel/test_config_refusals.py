@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from agent.config import Config, validate
-from agent.fields import ConfigError
+from agent.runs.config import Config, validate
+from agent.runs.fields import ConfigError
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
 from worldmodel import make
 from worldmodel.lssvwm import LSSVWMConfig

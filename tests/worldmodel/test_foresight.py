@@ -3,8 +3,8 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from worldmodel.foresight import NextReward
+
 from worldmodel.heads import symlog
 
 

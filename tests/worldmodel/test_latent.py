@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
-from worldmodel.latent import balanced_kl, kl, log_probs, sample
+from worldmodel.latents import balanced_kl, kl, log_probs, sample
 
 N, G, C = 2, 3, 5
 

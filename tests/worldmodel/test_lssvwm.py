@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
+from worldmodel.foresight import LOUD
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, random_rows, shake
 from worldmodel import Losses, Rows, Trajectory
-from worldmodel.foresight import LOUD
 from worldmodel.heads import symlog
 from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
 from worldmodel.tokenizer import ssim

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
 from worldmodel import make
 from worldmodel.lssvwm import STACKS, LSSVWMConfig
-from worldmodel.match import TOLERANCE, count, matched
+from worldmodel.match_parameters import TOLERANCE, count, matched
 
 
 def made(config: LSSVWMConfig, shape: tuple[int, ...]) -> int:

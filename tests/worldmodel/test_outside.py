@@ -12,16 +12,16 @@ import pytest
 import torch
 
 import worldmodel
-from agent import presets
-from agent.cli import one_line_errors, parse
-from agent.config import load_config, model_config, save_config, validate
-from agent.fields import ConfigError, fields
-from agent.run import open_run
+from agent.runs import presets
+from agent.runs.cli import one_line_errors, parse
+from agent.runs.config import load_config, model_config, save_config, validate
+from agent.runs.fields import ConfigError, fields
+from agent.runs.folder import open_run
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
 from worldmodel.lssvwm import LSSVWMConfig
-from worldmodel.match import count, matched
+from worldmodel.match_parameters import count, matched
 from worldmodel.neighbours import NEIGHBOURS, Neighbour, NeighbourConfig
-from worldmodel.outside import Unusable
+from worldmodel.plugins import Unusable
 from worldmodel.rssm import RSSM, RSSMConfig
 
 EXAMPLE = "examples.minimal_gru:MinimalGRU"

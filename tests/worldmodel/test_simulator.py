@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from tests.worldmodel.small import ACTIONS, SHAPES, assert_equal, random_rows, small_model
 from worldmodel import State, WorldModel
-from worldmodel.simulator import DreamEnv, Observe, SingleDream, Starts, flat
+from worldmodel.env import DreamEnv, Observe, SingleDream, Starts, flat
 
 N, HORIZON = 5, 6
 

@@ -1,0 +1,1 @@
+"""Model-free agents of Stable-Baselines3."""

@@ -1,0 +1,71 @@
+"""The model-free baselines' configuration. Nothing here needs Stable-Baselines3, which is an extra."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from agent.runs.fields import ConfigError
+
+
+@dataclass
+class PPOConfig:
+    """Stable-Baselines3's PPO (Schulman et al. 2017), or sb3-contrib's with an LSTM; defaults are for images."""
+
+    name: str = "ppo"
+    """Agent: dreamer (in the world model's dreams), or a model-free baseline: ppo, recurrent-ppo."""
+    frames: int = 4
+    """Newest images that the policy sees at once; vectors come one at a time."""
+    rollout: int = 128
+    """Steps of each environment between two updates."""
+    batch: int = 256
+    """Steps in a minibatch."""
+    epochs: int = 4
+    """Times that a rollout is gone through."""
+    learning_rate: float = 2.5e-4
+    """Adam's."""
+    discount: float = 0.99
+    """Of the next step's value."""
+    lam: float = 0.95
+    """Lambda of the advantages (GAE)."""
+    clip_range: float = 0.1
+    """Change of an action's probability beyond which it is not pushed on."""
+    entropy: float = 0.01
+    """Weight of the policy's entropy."""
+    value_weight: float = 0.5
+    """Weight of the value's squared error."""
+    clip: float = 0.5
+    """Largest gradient norm."""
+    units: int = 64
+    """Width of the two hidden layers of policy and of value."""
+    lstm: int = 256
+    """Width of recurrent-ppo's LSTM, which carries its memory."""
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it is sb3-contrib's RecurrentPPO."""
+        return self.name == "recurrent-ppo"
+
+
+BASELINES: dict[str, Callable[[], PPOConfig]] = {
+    "ppo": PPOConfig,
+    "recurrent-ppo": partial(PPOConfig, name="recurrent-ppo", frames=1),
+}
+"""Default configurations by name."""
+
+UNREAD = ("worldmodel.", "replay.") + tuple(
+    f"train.{name}" for name in ("prefill", "ratio", "learning_rate", "final_rate", "clip", "log_every", "video_every")
+) + ("train.precision",)  # fmt: skip
+"""Fields, or how they begin, that a run without a world model makes no use of."""
+
+
+def unread(field: str) -> bool:
+    """Whether a baseline makes no use of the field of this dotted name."""
+    return field.startswith(UNREAD)
+
+
+def check_installed(what: str) -> None:
+    """A ConfigError where the packages that `what` needs are missing."""
+    missing = [package for package in ("stable_baselines3", "sb3_contrib") if not importlib.util.find_spec(package)]
+    if missing:
+        raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install -e '.[baselines]'")

@@ -1,0 +1,97 @@
+"""A trained run, loaded to be looked at: its configuration and its networks, nothing that would change it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gymnasium.spaces import Box
+from torch import nn
+
+import envs
+from agent.actor import Actor
+from agent.baselines.ppo import PPOConfig, check_installed
+from agent.runs import checkpoint, machine
+from agent.runs.checkpoint import CheckpointError
+from agent.runs.config import Config
+from agent.runs.fields import ConfigError
+from agent.runs.folder import stored_config
+from agent.training.collector import Policy
+from agent.training.learner import Learner, spaces
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's policy, whatever taught it."""
+
+    config: Config
+    step: int
+    """Of the checkpoint that it is from."""
+    parameters: dict[str, int]
+    """Trained ones, by part."""
+    policy: Callable[[int, bool], Policy]
+    """(environments side by side, greedy) -> the policy in them, before any frame."""
+
+
+def load_policy(folder: Path) -> Trained:
+    """The newest policy of a run, a baseline's too. Raises as `load_run` otherwise."""
+    config = _config(folder)
+    if isinstance(config.agent, PPOConfig):
+        return _load_baseline(folder, config, config.agent)
+    config, learner, step = load_run(folder)
+    parameters = {"worldmodel": count(learner.model), "agent": count(learner.agent)}
+    return Trained(config, step, parameters, lambda n, greedy: Actor(learner, n, greedy))
+
+
+def _load_baseline(folder: Path, config: Config, agent: PPOConfig) -> Trained:
+    check_installed(f"{folder}, a run of {agent.name},")
+    from agent.baselines import sb3_policy
+
+    step, tensors, _ = _newest(folder)
+    environment = envs.make(config.env)
+    observations, actions = environment.observation_space, environment.action_space
+    environment.close()
+    assert isinstance(observations, Box)  # `envs` knows no others
+    policy = sb3_policy.policy(agent, observations, actions)
+    sb3_policy.restore(policy, tensors)
+    return Trained(config, step, {"agent": count(policy)}, lambda n, greedy: sb3_policy.Player(policy, agent, greedy))
+
+
+def load_run(folder: Path) -> tuple[Config, Learner, int]:
+    """The configuration, the learner with its newest whole checkpoint's weights, and that checkpoint's step.
+
+    Raises ConfigError where no run is or a baseline's, CheckpointError where it has no checkpoint or another model's.
+    """
+    config = _config(folder)
+    if isinstance(config.agent, PPOConfig):
+        raise ConfigError(f"{folder} was trained by {config.agent.name}: it has no world model")
+    step, tensors, _ = _newest(folder)
+    environment = envs.make(config.env)
+    shape, actions, continuous = spaces(environment.observation_space, environment.action_space)
+    environment.close()
+    learner = Learner(config, shape, actions, continuous)
+    learner.restore_networks(tensors)
+    learner.model.eval()
+    learner.agent.eval()
+    return config, learner, step
+
+
+def count(module: nn.Module) -> int:
+    """Trained parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _config(folder: Path) -> Config:
+    """As stored; but of a device that is not here, what there is."""
+    config = stored_config(folder)
+    if config is None:
+        raise ConfigError(f"{folder} holds no run (no config.yaml)")
+    if not machine.has(config.train.device):
+        config.train.device = "auto"
+    return config
+
+
+def _newest(folder: Path) -> checkpoint.Checkpoint:
+    found = checkpoint.load_latest(folder / "checkpoints")
+    if found is None:
+        raise CheckpointError(f"{folder} has no whole checkpoint yet")
+    return found

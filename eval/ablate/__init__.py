@@ -1,0 +1,1 @@
+"""World models compared under one agent."""
