@@ -76,7 +76,7 @@ def _refuse_prefill_alone(config: Config) -> None:
 def _opened(config: Config) -> Iterator[Path]:
     """This process's part of the run's folder, which the first process alone opens and keeps from other trainings."""
     with training(config) if distributed.rank() == 0 else nullcontext():
-        distributed.wait()
+        distributed.barrier()
         own = distributed.own_folder(folder_of(config))
         make_folders(own)
         yield own

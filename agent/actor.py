@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from agent.training.learner import Learner
-from worldmodel import Rows
+from worldmodel import SequenceBatch
 
 
 class Actor:
@@ -23,7 +23,7 @@ class Actor:
         device = self.learner.device
         first = torch.from_numpy(is_first).to(device)
         n = len(first)
-        rows = Rows(
+        rows = SequenceBatch(
             observation=_frames(observation).to(device).unsqueeze(1),
             action=(self._action.to(device) * (~first).unsqueeze(-1)).unsqueeze(1),
             reward=torch.zeros(n, 1, device=device),
@@ -32,9 +32,9 @@ class Actor:
             batch_size=[n, 1],
         )
         with self.learner.autocast():
-            trajectory = self.learner.model.observe(rows, self.state)
-            self._action = self.choose(trajectory.feature[:, 0])
-        self.state = trajectory.final
+            output = self.learner.model.observe(rows, self.state)
+            self._action = self.choose(output.feature[:, 0])
+        self.state = output.last_state
         return self.learner.agent.policy.for_environment(self._action)
 
     def choose(self, feature: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Actor:
         return self.learner.agent.act(feature, self.greedy)
 
 
-class RandomActor:
+class RandomPolicy:
     """Uniform actions, each held for a random while so that the walk gets somewhere."""
 
     def __init__(self, actions: int, seed: int, hold: float = 0.5, continuous: bool = False):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from agent.policy import Categorical, Policy, TanhNormal
-from agent.returns import ReturnRange, lambda_returns, replay_returns
-from worldmodel import Rows
+from agent.returns import ReturnNormalizer, lambda_returns, replay_returns
+from worldmodel import SequenceBatch
 from worldmodel.heads import TokenMLP, TwoHot
 from worldmodel.rollout import Dream
 
@@ -24,7 +24,7 @@ class ActorCriticConfig:
     """Agent: dreamer (in the world model's dreams), or a model-free baseline: ppo, recurrent-ppo."""
     horizon: int = 15
     """Imagined frames from each start."""
-    units: int = 256
+    hidden: int = 256
     """Width of policy and value networks."""
     layers: int = 2
     """Hidden layers of policy and value networks."""
@@ -32,19 +32,19 @@ class ActorCriticConfig:
     """Frames over which rewards count: discount = 1 - 1 / this."""
     lam: float = 0.95
     """Lambda of the returns."""
-    entropy: float = 3e-4
+    entropy_scale: float = 3e-4
     """Weight of the policy's entropy."""
     unimix: float = 0.01
     """Share of the uniform distribution mixed into the policy."""
-    slow_rate: float = 0.02
+    slow_critic_tau: float = 0.02
     """Rate at which the slow critic follows the critic."""
-    return_rate: float = 0.01
+    return_norm_rate: float = 0.01
     """Rate of the running 5th-to-95th percentile range of returns."""
-    replay_value: float = 0.3
+    replay_value_scale: float = 0.3
     """Weight of the value loss on replayed rows."""
     learning_rate: float = 3e-4
     """AdamW learning rate of policy and value (the paper's 4e-5 is for millions of steps)."""
-    clip: float = 100.0
+    grad_clip: float = 100.0
     """Largest gradient norm."""
 
 
@@ -62,25 +62,25 @@ class ActorCritic(nn.Module):
         self.discount = 1 - 1 / config.discount_horizon
         self.twohot = TwoHot()
         self.policy: Policy = TanhNormal(actions) if continuous else Categorical(actions, config.unimix)
-        self.actor = TokenMLP(tokens, feature_width, self.policy.outputs, config.units, config.layers, scale=0.01)
-        self.critic = TokenMLP(tokens, feature_width, len(self.twohot.bins), config.units, config.layers)
-        self.twohot.begin(self.critic.out)
+        self.actor = TokenMLP(tokens, feature_width, self.policy.outputs, config.hidden, config.layers, scale=0.01)
+        self.critic = TokenMLP(tokens, feature_width, len(self.twohot.bins), config.hidden, config.layers)
+        self.twohot.init_output(self.critic.out)
         self.slow = deepcopy(self.critic).requires_grad_(False)
-        self.range = ReturnRange(config.return_rate)
+        self.range = ReturnNormalizer(config.return_norm_rate)
 
     def act(self, feature: Tensor, greedy: bool = False) -> Tensor:
         """(M, N, F) -> actions (M, A) as world models take them: drawn from the policy, or its mode."""
         return self.policy.act(self.actor(feature), greedy)
 
-    def loss(self, dream: Dream, feature: Tensor, rows: Rows) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def loss(self, dream: Dream, feature: Tensor, rows: SequenceBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses by name and figures, from dreams and from the replayed window's features (B, T, N, F)."""
         c = self.config
         logits = self.critic(dream.feature)  # (H + 1, M, bins)
         value = self.twohot.mean(logits).detach()
         slow = self.twohot.mean(self.slow(dream.feature)).detach()
-        returns = lambda_returns(dream.reward, self.discount * dream.continues[1:], value, c.lam)  # (H, M)
+        returns = lambda_returns(dream.reward, self.discount * dream.continue_prob[1:], value, c.lam)  # (H, M)
         # a frame counts as much as it is likely to be reached
-        weight = torch.cat([dream.continues[:1], self.discount * dream.continues[1:]])[:-1].cumprod(0)  # (H, M)
+        weight = torch.cat([dream.continue_prob[:1], self.discount * dream.continue_prob[1:]])[:-1].cumprod(0)  # (H, M)
 
         scale = self.range.update(returns)
         advantage = (returns - value[:-1]) / scale
@@ -90,22 +90,22 @@ class ActorCritic(nn.Module):
         critic = self.twohot.loss(logits[:-1], returns) + self.twohot.loss(logits[:-1], slow[:-1])
 
         losses = {
-            "policy": -(weight * (chosen * advantage + c.entropy * entropy)).mean(),
+            "policy": -(weight * (chosen * advantage + c.entropy_scale * entropy)).mean(),
             "value": (weight * critic).mean(),
-            "replay_value": c.replay_value * self._replay_value(feature, rows),
+            "replay_value": c.replay_value_scale * self._replay_value(feature, rows),
         }
         figures = {
             "return": returns.mean(),
             "value": value.mean(),
             "reward": dream.reward.mean(),
-            "continue": dream.continues.mean(),
+            "continue": dream.continue_prob.mean(),
             "entropy": entropy.mean().detach(),
             "scale": scale,
             "advantage": advantage.abs().mean(),
         }
         return losses, figures
 
-    def _replay_value(self, feature: Tensor, rows: Rows) -> Tensor:
+    def _replay_value(self, feature: Tensor, rows: SequenceBatch) -> Tensor:
         """The critic's loss on rows that were really met."""
         feature = feature.transpose(0, 1)  # (T, B, N, F)
         logits = self.critic(feature)
@@ -117,7 +117,7 @@ class ActorCritic(nn.Module):
         return (judged * error).mean()
 
     @torch.no_grad()
-    def follow(self) -> None:
+    def update_slow_critic(self) -> None:
         """Moves the slow critic a step toward the critic."""
         for slow, fast in zip(self.slow.parameters(), self.critic.parameters(), strict=True):
-            slow.lerp_(fast, self.config.slow_rate)
+            slow.lerp_(fast, self.config.slow_critic_tau)

@@ -38,7 +38,7 @@ def replay_returns(
     return torch.stack(out[::-1]), judged
 
 
-class ReturnRange(nn.Module):
+class ReturnNormalizer(nn.Module):
     """The running width between the 5th and 95th percentiles of returns, never below 1."""
 
     low: Tensor

@@ -41,7 +41,7 @@ __all__ = [
     "WrongOptions",
     "check_name",
     "forms",
-    "kind",
+    "obs_type",
     "make",
     "make_vector",
     "names",
@@ -187,7 +187,7 @@ def _constructor(base: str) -> Callable[..., gymnasium.Env]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def kind(name: str) -> Kind:
+def obs_type(name: str) -> Kind:
     """What the observations of an environment are. Raises as `make`."""
     if not name.startswith(GYM_PREFIX):
         known = _resolve(name)[0].kind

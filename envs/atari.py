@@ -17,7 +17,7 @@ import numpy as np
 from ale_py import roms
 from gymnasium.error import ResetNeeded
 
-from envs.occlusion import Hiding
+from envs.occlusion import Occlusion
 from envs.pictures import PICTURE, to_picture
 
 REPEAT = 4  # frames that an action lasts
@@ -74,7 +74,7 @@ class Atari(gymnasium.Env[np.ndarray, np.int64]):
         protocol: a key of `PROTOCOLS`: "100k" has no sticky actions, the minimal action set and up to 30 frames of
             doing nothing at the start; "200m" has sticky actions (0.25) and all 18 actions. How long to train is
             the trainer's to say: 100,000 steps, or 50 million.
-        flicker, blackout, mask: what is hidden, see `envs.occlusion.Hiding`.
+        flicker, blackout, mask: what is hidden, see `envs.occlusion.Occlusion`.
         gray: the console's own brightness in place of colours.
 
     Raises:
@@ -97,7 +97,7 @@ class Atari(gymnasium.Env[np.ndarray, np.int64]):
         if not isinstance(gray, bool):
             raise ValueError(f"gray must be true or false, not {gray!r}")
         self._game, self._protocol = game, PROTOCOLS[protocol]
-        self._hiding = Hiding(flicker, blackout, mask)
+        self._hiding = Occlusion(flicker, blackout, mask)
         self._ale = _console(self._protocol)
         self._load(0)
         self._actions = self._action_set()

@@ -1,4 +1,4 @@
-"""Hiding frames, whole or in part, so that what was seen before must be remembered."""
+"""Occlusion frames, whole or in part, so that what was seen before must be remembered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGIONS: dict[str, tuple[slice, slice]] = {  # rows and columns
 
 
 @dataclass(frozen=True)
-class Hiding:
+class Occlusion:
     """What of an episode's pictures, (64, 64, 3) uint8, is black.
 
     Args:

@@ -90,7 +90,7 @@ class OutAndBack:
             self._turning = TURN
 
 
-class Excursions:
+class RepeatedOutAndBack:
     """One walk out and back after another, to teach a world model that what was seen comes again, soon and late.
 
     Each is an `OutAndBack` of `SHORTEST` to `LONGEST` steps, evenly by their logarithm.

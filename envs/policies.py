@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from envs.out_and_back import Excursions, OutAndBack
+from envs.out_and_back import OutAndBack, RepeatedOutAndBack
 from envs.waypoints import RandomGoals
 
-POLICIES = ("excursions", "random", "reverse", "waypoints")
+POLICIES = ("repeated_out_and_back", "random", "out_and_back", "waypoints")
 HOLD = 0.5
 """The chance at each step that `random` goes on with its action."""
 
@@ -38,13 +38,13 @@ class RandomWalk:
 
 
 def make_policy(name: str, actions: int, seed: int, steps: int | None, noise: float | None) -> Policy:
-    """The policy of one episode: `steps` is of "reverse", which needs it, `noise` of "waypoints"."""
+    """The policy of one episode: `steps` is of "out_and_back", which needs it, `noise` of "waypoints"."""
     if name == "random":
         return RandomWalk(actions, seed)
     if name == "waypoints":
         return RandomGoals(noise or 0.0, seed)
-    if name == "excursions":
-        return Excursions(seed)
-    if name == "reverse" and steps is not None:
+    if name == "repeated_out_and_back":
+        return RepeatedOutAndBack(seed)
+    if name == "out_and_back" and steps is not None:
         return OutAndBack(steps, seed)
     raise ValueError(f"no policy {name!r} of {steps} steps")

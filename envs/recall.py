@@ -27,9 +27,9 @@ from envs.recall_pictures import (
     Distractor,
     check_count,
     check_size,
+    classify_frame,
     ground,
     is_whole,
-    judge,
     painted,
     patches,
     squares,
@@ -150,9 +150,9 @@ class ObjectRecall(_Recall):
         check_count("colours", colours, 1, COLOURS)
         self._colours = colours
 
-    def judge(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Colour and place of the object that these pictures show: `judge` over this environment's colours."""
-        return judge(frames, self._colours)
+    def classify_frame(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Colour and place of the object that these pictures show: `classify_frame` over this environment's colours."""
+        return classify_frame(frames, self._colours)
 
     def _script(self) -> tuple[list[Shot], dict[str, Any]]:
         colour, place = int(self.np_random.integers(self._colours)), int(self.np_random.integers(PLACES))

@@ -15,7 +15,7 @@ SIZES = range(32, 65, 4)  # of a picture's side, in pixels
 PLACES = 9  # three by three, row by row from top left
 
 # Red, green, blue, lime, rose, cyan, orange, violet; the first n are used where n are asked for. They are about
-# equally far from the background, so that `judge` reads the right one off a square faded to nearly a half.
+# equally far from the background, so that `classify_frame` reads the right one off a square faded to nearly a half.
 PALETTE = np.array(
     [
         (255, 20, 20),
@@ -59,7 +59,7 @@ def directions(actions: int) -> np.ndarray:
     return np.stack([np.cos(angles), -np.sin(angles)], axis=-1)
 
 
-def judge(frames: np.ndarray, colours: int = COLOURS) -> tuple[np.ndarray, np.ndarray]:
+def classify_frame(frames: np.ndarray, colours: int = COLOURS) -> tuple[np.ndarray, np.ndarray]:
     """What object a picture of `ObjectRecall` shows, by least squares; for decoded pictures too.
 
     A hypothesis is a colour and a place: a square of this colour there, background in the other eight squares.

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     """Run one benchmark and print its table, or one JSON object."""
     arguments = _parser().parse_args(argv)
     options = {k: v for k, v in vars(arguments).items() if k not in ("run", "show", "json", "plot")}
-    machine.settle(threads=0)
+    machine.configure_threads(threads=0)
     with one_line_errors():
         if arguments.json not in (None, "-"):
             _make_way("--json", Path(arguments.json))

@@ -44,7 +44,7 @@ def learning(run: Path, steps: int) -> Learning:
     spent = training_seconds(rows)
     updates = _series(rows, "updates")[1]
     replay = load_config(run / "config.yaml").replay
-    frames = float(updates[-1]) * replay.batch * replay.frames if len(updates) else None
+    frames = float(updates[-1]) * replay.batch_size * replay.batch_length if len(updates) else None
     last, total = float(spent[0][-1]), float(spent[1][-1])
     return Learning(
         on_grid(grid, at, returns),

@@ -26,20 +26,20 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 import envs
-from agent.actor import Actor, RandomActor
+from agent.actor import Actor, RandomPolicy
 from agent.baselines.ppo import PPOConfig, check_installed
 from agent.runs.cli import one_line_errors
 from agent.runs.load import load_run
 from agent.training.collector import Policy
 from agent.training.evaluation import SEEDS, play
 from agent.training.learner import Learner
-from agent.training.replay_states import ReplayStarts
+from agent.training.replay_states import ReplayStates
 from eval.options import numbers
 from eval.returns import figures
 from replay import Replay
 from replay.atomic import write_text_atomically
 from replay.progress import Progress
-from worldmodel.env import DreamEnv, Observe, flat
+from worldmodel.env import Observe, WorldModelVectorEnv, flat
 
 if TYPE_CHECKING:
     from stable_baselines3.common.policies import ActorCriticPolicy
@@ -73,7 +73,13 @@ class Protocol:
         """Features tell the past, as frames do not: of those, several are seen at once."""
         frames = 4 if self.observe == "frames" else 1
         return PPOConfig(
-            frames=frames, rollout=ROLLOUT, epochs=10, learning_rate=3e-4, clip_range=0.2, entropy=1e-3, discount=0.997
+            frame_stack=frames,
+            n_steps=ROLLOUT,
+            n_epochs=10,
+            learning_rate=3e-4,
+            clip_range=0.2,
+            entropy_scale=1e-3,
+            gamma=0.997,
         )
 
 
@@ -137,14 +143,14 @@ def measure(run: Path, protocol: Protocol, seeds: Sequence[int], side_by_side: i
         policies: dict[str, dict[str, Any]] = {}
         for seed in seeds:
             torch.manual_seed(seed)
-            starts = ReplayStarts(learner, Replay(run / "episodes", EVERYTHING), seed)
-            policy, taken, dreamt = teach(learner, starts, protocol, seed, continuous)
+            starts = ReplayStates(learner, Replay(run / "episodes", EVERYTHING), seed)
+            policy, taken, dreamt = train_offline(learner, starts, protocol, seed, continuous)
             player = _player(learner, policy, protocol, n)
             policies[f"PPO, seed {seed}"] = _played(player, environments, config.env, protocol) | {
                 "imagined": taken,
                 "dreamt": dreamt,
             }
-        random = RandomActor(learner.model.actions, SEEDS, hold=0.0, continuous=continuous)
+        random = RandomPolicy(learner.model.actions, SEEDS, hold=0.0, continuous=continuous)
         policies["random"] = _played(random, environments, config.env, protocol)
         policies["the run's own agent"] = _played(Actor(learner, n), environments, config.env, protocol)
     finally:
@@ -156,8 +162,8 @@ def measure(run: Path, protocol: Protocol, seeds: Sequence[int], side_by_side: i
     return result
 
 
-def teach(
-    learner: Learner, starts: ReplayStarts, protocol: Protocol, seed: int, continuous: bool
+def train_offline(
+    learner: Learner, starts: ReplayStates, protocol: Protocol, seed: int, continuous: bool
 ) -> tuple["ActorCriticPolicy", int, float | None]:
     """A policy, the imagined steps it took, and the mean return of the last hundred dreams; None where none ended."""
     from stable_baselines3.common.callbacks import CallbackList, ConvertCallback
@@ -167,7 +173,7 @@ def teach(
     from agent.baselines.sb3_env import Sb3Envs
     from agent.baselines.sb3_policy import algorithm
 
-    dreams = DreamEnv(
+    dreams = WorldModelVectorEnv(
         learner.model,
         starts,
         protocol.dreams,

@@ -21,7 +21,7 @@ import torch
 from gymnasium.spaces import Box
 
 import envs
-from agent.actor import Actor, RandomActor
+from agent.actor import Actor, RandomPolicy
 from agent.logging.predictions import predict, score
 from agent.logging.video import openloop_strip, openloop_video
 from agent.runs.cli import one_line_errors
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     torch.manual_seed(0)
     with one_line_errors():
         config, learner, step = load_run(arguments.run)
-        if envs.kind(config.env) != "image":
+        if envs.obs_type(config.env) != "image":
             raise ConfigError(f"{config.env} has no frames to predict")
         mean = mean_image(Replay(arguments.run / "episodes", config.replay.capacity))
         episodes = held_out(learner, config.env, arguments.episodes)
@@ -102,7 +102,7 @@ def held_out(learner: Learner, env: str, episodes: int) -> list[Episode]:
     continuous = isinstance(environment.action_space, Box)
 
     def policy(i: int) -> Policy:
-        return RandomActor(actions, SEEDS + i, continuous=continuous) if i % 2 else Actor(learner, 1)
+        return RandomPolicy(actions, SEEDS + i, continuous=continuous) if i % 2 else Actor(learner, 1)
 
     try:
         return [_episode(environment, policy(i), i, actions) for i in track(range(episodes), "episodes", "held out")]

@@ -45,7 +45,7 @@ from replay.atomic import replace_atomically, write_text_atomically
 AGES = {"in view": (0, 0), "1-15": (1, 15), "16-63": (16, 63), "64-255": (64, 255), "256-": (256, 1 << 30)}
 """Steps since an object was last in view, both ends included; "never" has a bin of its own."""
 ROWS = 50
-"""Rows in a bin of the walls' curve."""
+"""SequenceBatch in a bin of the walls' curve."""
 PAPER = {"MemoryMaze": {"walls": (0.808, 0.940, 0.997), "objects": (4.9, 2.5, 0.5)}}
 """Table of arXiv 2210.13383: constant, RSSM (TBTT), supervised."""
 

@@ -1,7 +1,7 @@
 """How long does a world model remember? `python -m eval.retention --worldmodels lssvwm,local --seeds 0,1`
 
 Teaches each world model, for each seed, the same episodes, and measures what it remembers of others. All have as many
-parameters as lssvwm, by their number of layers (arXiv 2505.20171 compares so), unless --unmatched.
+parameters as lssvwm, by their number of layers (arXiv 2505.20171 compares so), unless --no-match-parameters.
 
 - ObjectRecall, SceneCut: what it expects of a thing that disappeared and comes back, by delay; see
   `eval.memory.recall`.
@@ -11,7 +11,7 @@ A run that is there already is taken up again, or only measured where it is done
 RUN/retention.json for each run as it ends, and OUT/retention.json and OUT/retention.png of all.
 
 `python -m eval.retention RUN [RUN ...]` does the same for runs that were taught before. Options of train_agent.py
-(--worldmodel.blocks 1x1, --replay.first-frames 16) go to every model taught; --tag names such a variant.
+(--worldmodel.blocks 1x1, --replay.curriculum-start 16) go to every model taught; --tag names such a variant.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from agent.runs.fields import ConfigError, refusals
 from agent.runs.folder import file_name, stored_config, training
 from agent.runs.load import load_run
 from agent.training.learner import Learner, check, spaces
-from agent.training.offline import EVERYTHING, teach
+from agent.training.offline import EVERYTHING, train_offline
 from eval.memory import maze as maze_memory
 from eval.memory import maze_plot, recall_plot
 from eval.memory import recall as recall_memory
@@ -37,38 +37,38 @@ from eval.options import joined, names, numbers, positive, positives
 from replay import Episode, Replay
 from replay.atomic import write_text_atomically
 from replay.collect import collect
-from replay.record import Unrecordable
-from worldmodel.match_parameters import count, matched
+from replay.record import RecordingError
+from worldmodel.match_parameters import count, match_parameters
 
 RECALL = {
     "preset": "cpu",
-    "replay.batch": "2",
-    "replay.frames": "128",
-    "replay.first-frames": "32",
-    "worldmodel.tokenizer-apart": "True",
+    "replay.batch_size": "2",
+    "replay.batch_length": "128",
+    "replay.curriculum-start": "32",
+    "worldmodel.detach-latents": "True",
     "worldmodel.tokenizer-layers": "1",
-    "worldmodel.latents": "128",
-    "worldmodel.classes": "16",
-    "worldmodel.width": "64",
-    "worldmodel.units": "64",
-    "worldmodel.reconstruction-weight": "30",
-    "worldmodel.dynamics-weight": "10",
-    "train.clip": "1000",
+    "worldmodel.num_categoricals": "128",
+    "worldmodel.num_classes": "16",
+    "worldmodel.d_model": "64",
+    "worldmodel.hidden": "64",
+    "worldmodel.reconstruction-scale": "30",
+    "worldmodel.dynamics-scale": "10",
+    "train.grad_clip": "1000",
     "train.threads": "1",
 }
 MAZE = {
     "preset": "cpu",
-    "replay.batch": "2",
-    "replay.frames": "128",
-    "replay.first-frames": "32",
-    "worldmodel.tokenizer-apart": "True",
-    "worldmodel.latents": "128",
-    "worldmodel.classes": "16",
-    "worldmodel.width": "96",
-    "worldmodel.units": "64",
-    "worldmodel.reconstruction-weight": "10",
-    "worldmodel.dynamics-weight": "10",
-    "train.clip": "1000",
+    "replay.batch_size": "2",
+    "replay.batch_length": "128",
+    "replay.curriculum-start": "32",
+    "worldmodel.detach-latents": "True",
+    "worldmodel.num_categoricals": "128",
+    "worldmodel.num_classes": "16",
+    "worldmodel.d_model": "96",
+    "worldmodel.hidden": "64",
+    "worldmodel.reconstruction-scale": "10",
+    "worldmodel.dynamics-scale": "10",
+    "train.grad_clip": "1000",
     "train.threads": "1",
 }
 """Options of train_agent.py for small pictures and for mazes; those of the command line go before them."""
@@ -114,7 +114,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--data", type=positive, help="episodes to teach (default: 3000 short ones, 30 in a maze)")
     parser.add_argument(
         "--policy",
-        choices=(WAYPOINTS, "excursions"),
+        choices=(WAYPOINTS, "repeated_out_and_back"),
         default=WAYPOINTS,
         help="who walks the mazes that are taught; see replay.collect (default: %(default)s)",
     )
@@ -127,7 +127,9 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--episodes", type=positive, help="held-out episodes (default: 100 a delay, 8 in a maze)")
     parser.add_argument(
-        "--unmatched", action="store_true", help="leave layers as they are: not as many parameters as lssvwm has"
+        "--no-match-parameters",
+        action="store_true",
+        help="leave layers as they are: not as many parameters as lssvwm has",
     )
     parser.add_argument("--tag", default="", help="names a variant: part of its runs' folders and of its label")
     parser.add_argument("--out", type=Path, default=Path("runs/retention"), help="folder (default: %(default)s)")
@@ -170,10 +172,10 @@ def _teach(arguments: argparse.Namespace, options: list[str], name: str, seed: i
         environment.close()
         lssvwm = configuration(arguments.env, "lssvwm", seed, arguments.out / "none", options).worldmodel
         with refusals():
-            config.worldmodel = matched(config.worldmodel, *shape, count(lssvwm, *shape))
+            config.worldmodel = match_parameters(config.worldmodel, *shape, count(lssvwm, *shape))
     with training(config):
         train, held_out = _episodes(config.env, arguments)
-        teach(config, folder, train, arguments.updates, held_out)
+        train_offline(config, folder, train, arguments.updates, held_out)
     return folder
 
 
@@ -195,10 +197,10 @@ def _episodes(env: str, arguments: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _collect(env: str, episodes: int, policy: str, folder: Path, seed: int, steps: int | None = None) -> None:
-    """As `replay.collect.collect`; raises ConfigError in place of Unrecordable."""
+    """As `replay.collect.collect`; raises ConfigError in place of RecordingError."""
     try:
         collect(env, episodes, policy, folder, seed=seed, steps=steps)
-    except Unrecordable as error:
+    except RecordingError as error:
         raise ConfigError(str(error)) from None
 
 
@@ -234,7 +236,7 @@ def _measured(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "worldmodel": config.worldmodel.name,
         "seed": config.seed,
         "env": config.env,
-        "frames": config.replay.frames,
+        "frames": config.replay.batch_length,
         "parameters": sum(p.numel() for p in learner.model.parameters()),
         **wanted,
     }
@@ -255,7 +257,7 @@ def _label(run: Path) -> str:
 def _in_maze(learner: Learner, config: Config, episodes: int, folder: Path) -> dict[str, Any]:
     """Retrieval, reasoning and views, on episodes that are collected where they are missing."""
     walked = _walks(config.env, episodes, WAYPOINTS, folder / file_name(f"{config.env}-walks"), seed=2)
-    retraced = _walks(config.env, episodes, "reverse", folder / file_name(f"{config.env}-reverse"), seed=3)
+    retraced = _walks(config.env, episodes, "out_and_back", folder / file_name(f"{config.env}-reverse"), seed=3)
     return {
         "retrieval": maze_memory.continued(learner, retraced, 0.5),
         "reasoning": maze_memory.continued(learner, walked, 0.72),

@@ -5,7 +5,7 @@ The protocol: 100 whole episodes on environment seeds that training never uses, 
 95 % bootstrap intervals over episodes, and human-normalised scores where random and human returns are published;
 writes RUN/eval.json.
 
---forget K is the control for what memory is worth: memory is wiped at frame K of every episode (the first is frame
+--reset-memory-at K is the control for what memory is worth: memory is wiped at frame K of every episode (the first is frame
 0), and RUN/eval-forget-K.json is written.
 """
 
@@ -27,7 +27,7 @@ from agent.runs.cli import one_line_errors
 from agent.runs.config import Config
 from agent.runs.folder import named_after
 from agent.runs.load import load_policy
-from agent.training.collector import Finished
+from agent.training.collector import EpisodeStats
 from agent.training.evaluation import SEEDS, play
 from eval import statistics
 from eval.human_normalized import normaliser
@@ -68,14 +68,14 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, runs/<name>")
     parser.add_argument("--episodes", type=int, default=EPISODES, help="whole episodes (default: %(default)s)")
     parser.add_argument("--greedy", action="store_true", help="the policy's most likely action, not a sample")
-    parser.add_argument("--forget", type=int, metavar="K", help="wipe memory at frame K of every episode")
+    parser.add_argument("--reset-memory-at", type=int, metavar="K", help="wipe memory at frame K of every episode")
     parser.add_argument("--envs", type=int, default=2, help="environments side by side (default: 2)")
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     arguments = parser.parse_args(argv)
     if arguments.episodes < 1 or arguments.envs < 1:
         parser.error("--episodes and --envs want a number of 1 or more")
     if arguments.forget is not None and arguments.forget < 1:
-        parser.error("--forget wants a frame after the first: 1 or more")
+        parser.error("--reset-memory-at wants a frame after the first: 1 or more")
     actions = "greedy" if arguments.greedy else "sampled"
     protocol = Protocol(arguments.episodes, actions, arguments.envs, arguments.forget)
     with one_line_errors():
@@ -174,7 +174,7 @@ def _aggregates(name: str, result: dict[str, Any]) -> str:
     return f"{name}: {', '.join(parts)} (95 %, bootstrap over episodes)"
 
 
-def _shown(episodes: Iterable[Finished], total: int) -> Iterator[Finished]:
+def _shown(episodes: Iterable[EpisodeStats], total: int) -> Iterator[EpisodeStats]:
     """The same episodes; how many have ended, and their mean return, on standard error."""
     returns: list[float] = []
     with Progress(total, "episodes") as progress:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel import Losses, Rows, State, Trajectory, WorldModel, latents
+from worldmodel import Losses, ObserveOutput, SequenceBatch, State, WorldModel, latents
 
 GROUPS, CLASSES = 8, 8
 
@@ -25,7 +25,7 @@ class MinimalGRUConfig:
 
     name: str = ""
     """World model, by name."""
-    block_frames: int = 8
+    state_interval: int = 8
     """Frames between the States that dreams start from."""
     width: int = 64
     """Width of h: D."""
@@ -55,11 +55,11 @@ class MinimalGRU(WorldModel):
         widths = {"h": self.config.width, "z": GROUPS * CLASSES}
         return TensorDict({name: zeros(batch, 1, width) for name, width in widths.items()}, batch_size=[batch])
 
-    def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
+    def observe(self, rows: SequenceBatch, state: State, mode: bool = False) -> ObserveOutput:
         """T real frames: all are encoded at once, then memory goes through them one by one."""
         return self._observe(rows, state, mode)[0]
 
-    def _observe(self, rows: Rows, state: State, mode: bool) -> tuple[Trajectory, Tensor]:
+    def _observe(self, rows: SequenceBatch, state: State, mode: bool) -> tuple[ObserveOutput, Tensor]:
         B, T = rows.batch_size
         posterior = _log_probs(self.encoder(self._values(rows.observation)))  # (B, T, 1, G, C)
         z = latents.sample(posterior, mode).flatten(-2)  # (B, T, 1, Z)
@@ -70,10 +70,10 @@ class MinimalGRU(WorldModel):
             before = z[:, t]
             hs.append(h)
         h = torch.stack(hs, 1)  # (B, T, 1, D)
-        ends = sorted({*range(self.config.block_frames - 1, T, self.config.block_frames), T - 1})
+        ends = sorted({*range(self.config.state_interval - 1, T, self.config.state_interval), T - 1})
         starts = TensorDict({"h": h[:, ends], "z": z[:, ends]}, batch_size=[B, len(ends)])
         index = torch.tensor(ends, device=h.device)
-        return Trajectory(torch.cat([h, z], -1), starts, index, starts[:, -1]), posterior
+        return ObserveOutput(torch.cat([h, z], -1), starts, index, starts[:, -1]), posterior
 
     def _step(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
         """h_t from h_{t-1} and z_{t-1}, (B, 1, ...), and action_t (B, A)."""
@@ -90,10 +90,10 @@ class MinimalGRU(WorldModel):
         """(..., 1, D + Z)"""
         return torch.cat([state["h"], state["z"]], -1)
 
-    def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
+    def loss(self, rows: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
         """Losses by the names of `weights`."""
-        trajectory, posterior = self._observe(rows, state, mode=False)
-        feature = trajectory.feature
+        output, posterior = self._observe(rows, state, sample=True)
+        feature = output.feature
         prior = _log_probs(self.prior(feature[..., : self.config.width]))
         dynamics, representation, surprise = latents.balanced_kl(posterior, prior, self.config.free_nats)
         reward, going = self.heads(feature).squeeze(-2).float().unbind(-1)
@@ -105,14 +105,14 @@ class MinimalGRU(WorldModel):
             "reward": F.mse_loss(reward, rows.reward),
             "continue": F.binary_cross_entropy_with_logits(going, (~rows.terminated).float()),
         }
-        return losses, trajectory, {"surprise": surprise}
+        return losses, output, {"kl": surprise}
 
-    def surprise(self, rows: Rows, state: State) -> Tensor:
+    def kl(self, rows: SequenceBatch, state: State) -> Tensor:
         """(B, T): KL(posterior || prior)."""
-        trajectory, posterior = self._observe(rows, state, mode=True)
-        return latents.kl(posterior, _log_probs(self.prior(trajectory.feature[..., : self.config.width])))
+        output, posterior = self._observe(rows, state, sample=False)
+        return latents.kl(posterior, _log_probs(self.prior(output.feature[..., : self.config.width])))
 
-    def weights(self) -> dict[str, float]:
+    def loss_scales(self) -> dict[str, float]:
         """The factor of each loss."""
         return {"reconstruction": 1.0, "dynamics": 1.0, "representation": 0.1, "reward": 1.0, "continue": 1.0}
 
@@ -124,7 +124,7 @@ class MinimalGRU(WorldModel):
         """(..., 1, F) -> (...)"""
         return self.heads(feature)[..., 0, 0].float()
 
-    def continues(self, feature: Tensor) -> Tensor:
+    def continue_prob(self, feature: Tensor) -> Tensor:
         """(..., 1, F) -> (...)"""
         return self.heads(feature)[..., 0, 1].float().sigmoid()
 

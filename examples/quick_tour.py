@@ -25,8 +25,8 @@ import envs
 import worldmodel
 from agent.actor_critic import ActorCritic, ActorCriticConfig
 from agent.runs import checkpoint
-from replay import Episode, EpisodeBuilder, Replay, Walkers
-from worldmodel import Rows, Trajectory, WorldModel
+from replay import Episode, EpisodeBuilder, Replay, SequenceSampler
+from worldmodel import ObserveOutput, SequenceBatch, WorldModel
 from worldmodel.rollout import dream
 
 torch.manual_seed(0)
@@ -60,13 +60,13 @@ for seed in range(40):  # thousands, where nothing but learning is wanted of the
 print(f"{len(replay)} episodes of {len(replay.get(replay.names()[0]))} rows")
 
 # %% [markdown]
-# A world model: a name and its options (on the command line `--worldmodel.width 32`). All have one interface, the ten
+# A world model: a name and its options (on the command line `--worldmodel.d_model 32`). All have one interface, the ten
 # methods in `worldmodel/base.py`, whatever memory is inside.
 
 # %%
-SIZES: dict[str, float] = dict(width=32, layers=2, latents=64, classes=8, units=32, state=16, block_frames=4)
-SIZES |= dict(tokenizer_width=64, tokenizer_layers=1, tokenizer_apart=True)  # preset cpu: 128 wide, 4 layers
-SIZES |= dict(reconstruction_weight=30.0, dynamics_weight=3.0)
+SIZES: dict[str, float] = dict(width=32, layers=2, latents=64, classes=8, units=32, state=16, state_interval=4)
+SIZES |= dict(tokenizer_width=64, tokenizer_layers=1, detach_latents=True)  # preset cpu: 128 wide, 4 layers
+SIZES |= dict(reconstruction_scale=30.0, dynamics_scale=3.0)
 
 
 def make(name: str, **options: float) -> WorldModel:
@@ -82,31 +82,31 @@ print(f"lssvwm: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
 # %%
-def rows_of(arrays: dict[str, np.ndarray]) -> Rows:
+def rows_of(arrays: dict[str, np.ndarray]) -> SequenceBatch:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return Rows(**tensors, batch_size=tensors["reward"].shape)
+    return SequenceBatch(**tensors, batch_size=tensors["reward"].shape)
 
 
-def teach(model: WorldModel, updates: int) -> tuple[Rows, Trajectory]:
-    """The last window, and its trajectory: a feature of each frame, and States that dreams can start from."""
-    walkers, state = Walkers(replay, batch=8, seed=0), model.initial(8)
+def train_offline(model: WorldModel, updates: int) -> tuple[SequenceBatch, ObserveOutput]:
+    """The last window, and its output: a feature of each frame, and States that dreams can start from."""
+    walkers, state = SequenceSampler(replay, batch=8, seed=0), model.initial(8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)  # 4e-4 for longer training
     for update in range(1, updates + 1):
         window = rows_of(walkers.next(frames=12))
-        losses, trajectory, _ = model.loss(window, state)
+        losses, output, _ = model.loss(window, state)
         optimizer.zero_grad()
-        worldmodel.total(losses, model.weights()).backward()
+        worldmodel.total(losses, model.loss_scales()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1_000)
         optimizer.step()
-        state = trajectory.final.detach()
+        state = output.last_state.detach()
         if update % 30 == 0 or update == updates:
             some = ("reconstruction", "dynamics", "reward")
             print(f"update {update:4d}  " + "  ".join(f"{name} {losses[name].item():.3f}" for name in some))
-    return window, trajectory
+    return window, output
 
 
 UPDATES = int(os.environ.get("UPDATES", 150))  # tens of thousands
-window, trajectory = teach(model, UPDATES)
+window, output = train_offline(model, UPDATES)
 
 # %% [markdown]
 # Observing an episode that it was not taught. Memory is in the State and nowhere else: in two parts, the State handed
@@ -121,12 +121,12 @@ rows = rows_of(arrays | {"is_first": np.arange(len(episode))[None] == 0})
 SEEN = 7  # six with the object, one without it
 
 with torch.no_grad():
-    whole = model.observe(rows, model.initial(1), mode=True)  # mode: the most likely latents, not a sample
-    seen = model.observe(rows[:, :SEEN], model.initial(1), mode=True)
-    rest = model.observe(rows[:, SEEN:], seen.final, mode=True)
+    whole = model.observe(rows, model.initial(1), sample=False)  # mode: the most likely latents, not a sample
+    seen = model.observe(rows[:, :SEEN], model.initial(1), sample=False)
+    rest = model.observe(rows[:, SEEN:], seen.last_state, sample=False)
     apart = (torch.cat([seen.feature, rest.feature], 1) - whole.feature).abs().max()
     print(f"features in two parts and in one are {apart:.0e} apart")
-    nats = model.surprise(rows, model.initial(1))[0]  # how little memory knew of each frame
+    nats = model.kl(rows, model.initial(1))[0]  # how little memory knew of each frame
     print("surprise by frame, nats: " + " ".join(f"{value:.0f}" for value in nats))
 
 # %% [markdown]
@@ -136,9 +136,9 @@ with torch.no_grad():
 
 # %%
 with torch.no_grad():
-    state, imagined = seen.final, []
+    state, imagined = seen.last_state, []
     for t in range(SEEN, len(episode)):
-        state = model.dream(state, rows.action[:, t], mode=True)
+        state = model.dream(state, rows.action[:, t], sample=False)
         imagined.append(model.decode(model.feature(state))[0])
         print(f"frame {t}: reward {model.reward(model.feature(state)).item():+.2f}, it was {episode.reward[t]:+.0f}")
     told = model.decode(seen.feature)[0]  # what it makes of frames that it sees
@@ -154,17 +154,17 @@ print(f"{folder / 'dream.png'}: above the truth, below {SEEN} frames seen and {l
 # learns from the rewards predicted there. (`agent.training.learner.Learner.update` is this and `teach`, one after the other.)
 
 # %%
-agent = ActorCritic(ActorCriticConfig(units=32, layers=1), model.tokens, model.feature_width, actions)
+agent = ActorCritic(ActorCriticConfig(hidden=32, layers=1), model.tokens, model.feature_width, actions)
 optimizer = torch.optim.AdamW(agent.parameters(), lr=3e-4)
-starts = trajectory.starts.detach().reshape(-1)  # 8 walkers x 3 States
+starts = output.start_states.detach().reshape(-1)  # 8 walkers x 3 States
 alive = torch.ones(len(starts), dtype=torch.bool)
 for _ in range(5):  # one for each of the model's updates
     dreams = dream(model, agent.act, starts, alive, horizon=5)  # 15
-    losses, figures = agent.loss(dreams, trajectory.feature.detach(), window)
+    losses, figures = agent.loss(dreams, output.feature.detach(), window)
     optimizer.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
-    agent.follow()
+    agent.update_slow_critic()
 print(f"{len(starts)} dreams of 5 frames: mean return {figures['return']:.3f}, entropy {figures['entropy']:.2f} nats")
 
 # %% [markdown]
@@ -193,9 +193,9 @@ print(f"one real episode: return {total:.0f}")
 # tokens (Mamba-2), attention, DreamerV3's GRU. `python -m eval.ablate` trains and compares them in earnest.
 
 # %%
-for name, options in {"mamba": SIZES, "transformer": SIZES, "rssm": dict(hidden=16, block_frames=4)}.items():
+for name, options in {"mamba": SIZES, "transformer": SIZES, "rssm": dict(hidden=16, state_interval=4)}.items():
     print(name)
-    teach(make(name, **options), updates=2)
+    train_offline(make(name, **options), updates=2)
 
 # %% [markdown]
 # Saving and loading: safetensors and JSON, in which no code hides. `agent.runs.load.load_run(folder)` loads a whole run.
@@ -208,7 +208,7 @@ update, tensors, meta = found
 again = make("lssvwm", **meta["sizes"]).eval()
 again.load_state_dict(tensors)
 with torch.no_grad():
-    same = torch.equal(again.observe(rows, again.initial(1), mode=True).feature, whole.feature)
+    same = torch.equal(again.observe(rows, again.initial(1), sample=False).feature, whole.feature)
 print(f"loaded from update {update}: the same features, {same}")
 
 # %% [markdown]

@@ -4,14 +4,14 @@ from replay.buffer import Replay
 from replay.builder import EpisodeBuilder
 from replay.episode import CorruptEpisode, Episode, load_episode, save_episode
 from replay.estimate import estimate
-from replay.sampler import Walkers
+from replay.sampler import SequenceSampler
 
 __all__ = [
     "CorruptEpisode",
     "Episode",
     "EpisodeBuilder",
     "Replay",
-    "Walkers",
+    "SequenceSampler",
     "estimate",
     "load_episode",
     "save_episode",

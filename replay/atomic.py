@@ -71,7 +71,7 @@ def lock(file: BinaryIO | int, wait: bool = False) -> bool:
 
 
 @contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
+def wait_for_lock(folder: Path) -> Iterator[None]:
     """Hold a folder's lock, when whoever holds it is done; where a file system has no locks, do without."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

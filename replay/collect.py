@@ -26,10 +26,10 @@ from typing import BinaryIO, TextIO
 
 import envs
 from envs.policies import POLICIES
-from replay.atomic import in_turn, remove_leftovers, write_atomically
+from replay.atomic import remove_leftovers, wait_for_lock, write_atomically
 from replay.buffer import OWN_NAME
 from replay.progress import Progress
-from replay.record import Recording, Unrecordable
+from replay.record import Recording, RecordingError
 from replay.recorders import record_all
 
 NOISE = 0.1
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
             workers=given.workers,
         )
         print(f"{given.out}: {made} episodes collected, {len(held(given.out))} held")
-    except (Unrecordable, envs.UnknownEnvironment, OSError) as error:
+    except (RecordingError, envs.UnknownEnvironment, OSError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def collect(
         stream: where the progress goes, by default standard error.
 
     Raises:
-        Unrecordable: in one line: the policy does not fit the environment, an option is wrong, or the folder holds
+        RecordingError: in one line: the policy does not fit the environment, an option is wrong, or the folder holds
             other episodes.
         envs.UnknownEnvironment: as `envs.make`.
         OSError: a file cannot be written.
@@ -109,7 +109,7 @@ def collect(
     recording = _checked(Recording(env, policy, seed, steps, noise))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with in_turn(folder):
+    with wait_for_lock(folder):
         remove_leftovers(folder)
         _settle(folder, recording)
         missing = sorted(set(range(episodes)) - held(folder))
@@ -127,32 +127,32 @@ def held(folder: Path) -> set[int]:
 
 
 def _checked(asked: Recording) -> Recording:
-    """With the policy's defaults filled in. Raises Unrecordable or envs.UnknownEnvironment."""
+    """With the policy's defaults filled in. Raises RecordingError or envs.UnknownEnvironment."""
     envs.check_name(asked.env)
     if asked.policy not in POLICIES:
-        raise Unrecordable(f"unknown policy {asked.policy!r}: one of {', '.join(POLICIES)}")
+        raise RecordingError(f"unknown policy {asked.policy!r}: one of {', '.join(POLICIES)}")
     if asked.policy != "random" and not asked.env.startswith("MemoryMaze"):
-        raise Unrecordable(f"policy {asked.policy!r} walks in Memory Maze, not in {asked.env}: want 'random' there")
+        raise RecordingError(f"policy {asked.policy!r} walks in Memory Maze, not in {asked.env}: want 'random' there")
     if asked.noise is not None and asked.policy != "waypoints":
-        raise Unrecordable(f"policy {asked.policy!r} takes no noise: 'waypoints' does")
+        raise RecordingError(f"policy {asked.policy!r} takes no noise: 'waypoints' does")
     if asked.noise is not None and not 0 <= asked.noise <= 1:
-        raise Unrecordable(f"noise is a share from 0 to 1, not {asked.noise}")
+        raise RecordingError(f"noise is a share from 0 to 1, not {asked.noise}")
     if asked.seed < 0:
-        raise Unrecordable(f"a seed is at least 0, not {asked.seed}")
-    least = 2 if asked.policy == "reverse" else 1
+        raise RecordingError(f"a seed is at least 0, not {asked.seed}")
+    least = 2 if asked.policy == "out_and_back" else 1
     if asked.steps is not None and asked.steps < least:
-        raise Unrecordable(f"episodes of {asked.policy!r} have at least {least} steps, not {asked.steps}")
-    steps = REVERSE_STEPS if asked.policy == "reverse" and asked.steps is None else asked.steps
+        raise RecordingError(f"episodes of {asked.policy!r} have at least {least} steps, not {asked.steps}")
+    steps = REVERSE_STEPS if asked.policy == "out_and_back" and asked.steps is None else asked.steps
     noise = NOISE if asked.policy == "waypoints" and asked.noise is None else asked.noise
     return Recording(asked.env, asked.policy, asked.seed, steps, noise)
 
 
 def _settle(folder: Path, recording: Recording) -> None:
-    """Write the settings beside the episodes, or compare them with those there. Raises Unrecordable."""
+    """Write the settings beside the episodes, or compare them with those there. Raises RecordingError."""
     path, wanted = folder / SETTINGS, asdict(recording)
     if not path.exists():
         if any(folder.glob("*.npz")):
-            raise Unrecordable(f"{folder} holds episodes of another origin (no {SETTINGS}): give another folder")
+            raise RecordingError(f"{folder} holds episodes of another origin (no {SETTINGS}): give another folder")
         text = json.dumps(wanted, indent=1) + "\n"
 
         def write(file: BinaryIO) -> None:
@@ -165,11 +165,11 @@ def _settle(folder: Path, recording: Recording) -> None:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Unrecordable(f"{path} cannot be read: give another folder")
+        raise RecordingError(f"{path} cannot be read: give another folder")
     other = [name for name in wanted if name not in found or found[name] != wanted[name]]
     if other:
         differences = "; ".join(f"{name} {found.get(name)!r}, not {wanted[name]!r}" for name in other)
-        raise Unrecordable(f"{folder} was collected with {differences}: give another folder")
+        raise RecordingError(f"{folder} was collected with {differences}: give another folder")
 
 
 class _Tally:

@@ -10,7 +10,7 @@ from typing import Self, TextIO, TypeVar
 WINDOW = 60.0
 """Seconds over which speeds are measured: what comes first may be faster than the rest, as random prefill is."""
 LEAST = 10
-"""Finished pieces that a speed is measured over, however long they took."""
+"""EpisodeStats pieces that a speed is measured over, however long they took."""
 BAR = 20
 """Characters of the bar."""
 

@@ -23,7 +23,7 @@ from replay.builder import EpisodeBuilder
 from replay.episode import Episode, save_episode
 
 
-class Unrecordable(ValueError):
+class RecordingError(ValueError):
     """What was asked for cannot be recorded, or not to its end; the message is one line."""
 
 
@@ -41,13 +41,13 @@ class Recording:
 def record(environment: gymnasium.Env, recording: Recording, index: int, labelled: bool) -> Episode:
     """Episode `index`; `labelled`: what the environment's `info` holds becomes the episode's labels.
 
-    A policy with a `phase` adds the label `phase`, () int64: of the action that led to the row. Raises Unrecordable.
+    A policy with a `phase` adds the label `phase`, () int64: of the action that led to the row. Raises RecordingError.
     """
     of_environment, of_policy = (
         int(seed) for seed in np.random.SeedSequence(recording.seed, spawn_key=(index,)).generate_state(2)
     )
     if not isinstance(environment.action_space, gymnasium.spaces.Discrete):
-        raise Unrecordable(f"{recording.env} has actions {environment.action_space}: want discrete ones")
+        raise RecordingError(f"{recording.env} has actions {environment.action_space}: want discrete ones")
     actions = int(environment.action_space.n)
     policy = make_policy(recording.policy, actions, of_policy, recording.steps, recording.noise)
     builder = EpisodeBuilder(actions)
@@ -61,7 +61,7 @@ def record(environment: gymnasium.Env, recording: Recording, index: int, labelle
         steps += 1
         over = terminated or truncated or steps == recording.steps
     if hasattr(policy, "phase") and steps != recording.steps:
-        raise Unrecordable(f"{recording.env} ends after {steps} of the {recording.steps} steps of {recording.policy}")
+        raise RecordingError(f"{recording.env} ends after {steps} of the {recording.steps} steps of {recording.policy}")
     return builder.finish()
 
 
@@ -99,17 +99,17 @@ def serve(pipe: Connection, recording: Recording, folder: Path) -> None:
             environment.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # The parent is gone.
-    except (Unrecordable, OSError) as error:
+    except (RecordingError, OSError) as error:
         pipe.send(("refused", str(error)))
     except Exception:
         pipe.send(("error", traceback.format_exc()))
 
 
 def _make(env: str) -> tuple[gymnasium.Env, bool]:
-    """The environment, and whether it gives labels. Raises Unrecordable in its own words."""
+    """The environment, and whether it gives labels. Raises RecordingError in its own words."""
     labelled = takes_labels(env)
     try:
         environment = envs.make(env, **({"labels": True} if labelled else {}))
     except (ValueError, RuntimeError) as error:
-        raise Unrecordable(str(error)) from error
+        raise RecordingError(str(error)) from error
     return environment, labelled

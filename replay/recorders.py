@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.vector import _no_main_module
-from replay.record import Recording, Unrecordable, serve
+from replay.record import Recording, RecordingError, serve
 
 TICK = 0.5
 """Seconds between two reports at most."""
@@ -24,7 +24,7 @@ def record_all(
     When it raises, a KeyboardInterrupt included, no process is left and no file is half written.
 
     Raises:
-        Unrecordable: a process cannot record, or died.
+        RecordingError: a process cannot record, or died.
         RuntimeError: an episode raised an exception; the message has its traceback.
     """
     left = iter(indices)
@@ -53,9 +53,9 @@ def _answer(pipe: Any, index: int) -> int:
     try:
         kind, content = pipe.recv()
     except (EOFError, OSError):
-        raise Unrecordable(f"the process that recorded episode {index} died: the same command goes on") from None
+        raise RecordingError(f"the process that recorded episode {index} died: the same command goes on") from None
     if kind == "refused":
-        raise Unrecordable(content)
+        raise RecordingError(content)
     if kind == "error":
         raise RuntimeError(f"episode {index} raised an exception:\n{content}")
     return content

@@ -11,7 +11,7 @@ from replay.buffer import Replay
 from replay.episode import Episode
 
 
-class Walkers:
+class SequenceSampler:
     """B readers that stand somewhere in an episode each and move on by T rows at a call.
 
     A walker's first start is a random row of a random episode, so that the walkers of a batch stand at

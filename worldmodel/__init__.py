@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from worldmodel import plugins
-from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel, total
-from worldmodel.lssvwm import LSSVWM, STACKS, LSSVWMConfig
+from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel, total
+from worldmodel.lssvwm import LAYER_TYPES, LSSVWM, LSSVWMConfig
 from worldmodel.neighbours import NEIGHBOURS, Neighbour, NeighbourConfig
 from worldmodel.rssm import RSSM, RSSMConfig
 
 MODELS: dict[str, tuple[type[WorldModel], Callable[..., Any]]] = {
-    **{name: (LSSVWM, partial(LSSVWMConfig, name=name)) for name in STACKS},
+    **{name: (LSSVWM, partial(LSSVWMConfig, name=name)) for name in LAYER_TYPES},
     **{name: (Neighbour, partial(NeighbourConfig, name=name, **values)) for name, (_, values) in NEIGHBOURS.items()},
     "rssm": (RSSM, RSSMConfig),
 }
@@ -39,4 +39,15 @@ def make(config: Any, shape: tuple[int, ...], actions: int) -> WorldModel:
     return find(config.name)[0](config, shape, actions)
 
 
-__all__ = ["MODELS", "Losses", "Rows", "State", "Trajectory", "WorldModel", "find", "make", "names", "total"]
+__all__ = [
+    "MODELS",
+    "Losses",
+    "SequenceBatch",
+    "State",
+    "ObserveOutput",
+    "WorldModel",
+    "find",
+    "make",
+    "names",
+    "total",
+]

@@ -21,13 +21,13 @@ class AdaptiveNorm(nn.Module):
     def __init__(self, width: int, condition: int):
         super().__init__()
         self.norm = RMSNorm(width, eps=1e-5)
-        self.steer = nn.Linear(condition, 2 * width)
-        nn.init.normal_(self.steer.weight, std=0.02)
-        nn.init.zeros_(self.steer.bias)
+        self.modulation = nn.Linear(condition, 2 * width)
+        nn.init.normal_(self.modulation.weight, std=0.02)
+        nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, T, N, D), condition (B, T, A') -> (B, T, N, D)"""
-        scale, shift = self.steer(condition).unsqueeze(-2).chunk(2, -1)
+        scale, shift = self.modulation(condition).unsqueeze(-2).chunk(2, -1)
         return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 
@@ -48,12 +48,12 @@ class Layer(nn.Module):
         return _initial(self.mixers, batch)
 
     def forward(
-        self, x: Tensor, condition: Tensor, memory: TensorDict, reset: Tensor, block_frames: int
+        self, x: Tensor, condition: Tensor, memory: TensorDict, reset: Tensor, state_interval: int
     ) -> tuple[Tensor, TensorDict]:
         """As `Mixer`, with the condition (B, T, A')."""
         memories = []
         for i, mixer in enumerate(self.mixers):
-            y, kept = mixer(self.norms[i](x, condition), memory[str(i)], reset, block_frames)
+            y, kept = mixer(self.norms[i](x, condition), memory[str(i)], reset, state_interval)
             memories.append(kept)
             x = x + y
         x = x + self.mlp(self.norms[-1](x, condition))
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         self.embed = nn.Linear(inputs, width)
-        self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        self.pos_emb = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.act = nn.Sequential(nn.Linear(actions, width // 2), nn.SiLU())
         self.layers = nn.ModuleList(Layer(width, mixers, width // 2, ratio) for mixers in layers)
         self.norm = RMSNorm(width, eps=1e-5)
@@ -78,17 +78,17 @@ class Backbone(nn.Module):
         return _initial(self.layers, batch)
 
     def forward(
-        self, z: Tensor, action: Tensor, memory: TensorDict, reset: Tensor, block_frames: int
+        self, z: Tensor, action: Tensor, memory: TensorDict, reset: Tensor, state_interval: int
     ) -> tuple[Tensor, TensorDict]:
         """z (B, T, N, Z): the latents of the frame before each; action (B, T, A); reset (B, T).
 
         Returns h (B, T, N, D) and memories (B, K) as `Mixer` does.
         """
-        x = self.embed(z) + self.place
+        x = self.embed(z) + self.pos_emb
         condition = self.act(action)
         memories = []
         for i, layer in enumerate(self.layers):
-            x, kept = layer(x, condition, memory[str(i)], reset, block_frames)
+            x, kept = layer(x, condition, memory[str(i)], reset, state_interval)
             memories.append(kept)
         return self.norm(x), _together(memories)
 

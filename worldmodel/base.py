@@ -32,7 +32,7 @@ Losses = dict[str, Tensor]
 """Scalar losses by name, not yet weighted."""
 
 
-class Rows(TensorClass):
+class SequenceBatch(TensorClass):
     """Experience, batch size (B, T). See the module's docstring for which action belongs to which observation."""
 
     observation: Tensor  # (B, T, H, W, C) uint8, or (B, T, V) float32
@@ -43,13 +43,13 @@ class Rows(TensorClass):
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class ObserveOutput:
     """What a window of T real frames gives: a feature for each frame, and States to dream or go on from."""
 
     feature: Tensor  # (B, T, N, F): (h_t, z_t) of each token, and what else a model puts there
-    starts: State  # batch (B, K): States at the block boundaries, each with its whole past in memory
+    start_states: State  # batch (B, K): States at the block boundaries, each with its whole past in memory
     start_index: Tensor  # (K,): the frame that each start stands at
-    final: State  # batch (B,): the State after the window's last frame
+    last_state: State  # batch (B,): the State after the window's last frame
 
 
 class WorldModel(nn.Module, ABC):
@@ -64,14 +64,14 @@ class WorldModel(nn.Module, ABC):
         """The State before any frame, for `batch` sequences; its h and z are zero."""
 
     @abstractmethod
-    def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
-        """T real frames (T = 1 acts). `mode` takes the most likely latents in place of samples."""
+    def observe(self, rows: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
+        """T real frames (T = 1 acts). Without `sample`, the most likely latents."""
 
     @abstractmethod
-    def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
+    def dream(self, state: State, action: Tensor, sample: bool = True) -> State:
         """One imagined frame after `action` (B, A): memory reads what stands in `state`, z comes from the prior."""
 
-    def blind(self, state: State) -> State:
+    def open_loop(self, state: State) -> State:
         """The State whose own frame the next dreamed one does not read, so that a dream's errors do not feed on
         themselves: what comes is told from memory and actions alone. As it is in models that are not taught so.
         """
@@ -82,15 +82,15 @@ class WorldModel(nn.Module, ABC):
         """(..., N, F): the feature of the frame that a State stands at."""
 
     @abstractmethod
-    def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
-        """Losses by name, the trajectory they were computed on, and figures worth logging."""
+    def loss(self, rows: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
+        """Losses by name, the output they were computed on, and figures worth logging."""
 
     @abstractmethod
-    def surprise(self, rows: Rows, state: State) -> Tensor:
+    def kl(self, rows: SequenceBatch, state: State) -> Tensor:
         """(B, T): nats by which each frame's latents differ from what memory expected: KL(posterior || prior)."""
 
     @abstractmethod
-    def weights(self) -> dict[str, float]:
+    def loss_scales(self) -> dict[str, float]:
         """The factor of each loss in the total: the same keys as `loss` returns."""
 
     @abstractmethod
@@ -105,11 +105,11 @@ class WorldModel(nn.Module, ABC):
         """(..., N, F) -> (...): the expected reward of the frame."""
 
     @abstractmethod
-    def continues(self, feature: Tensor) -> Tensor:
+    def continue_prob(self, feature: Tensor) -> Tensor:
         """(..., N, F) -> (...): the probability that the episode goes on after the frame."""
 
 
-def finite_where(state: State, first: Tensor) -> State:
+def reset_nonfinite(state: State, first: Tensor) -> State:
     """The State with zeros for what is not finite in it, in the sequences in which memory begins; first (B,).
 
     There the past counts for nothing, by a factor of 0 that what is not a number would outlive.

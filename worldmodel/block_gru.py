@@ -45,14 +45,14 @@ class BlockGRU(nn.Module):
 
     def __init__(self, deter: int, latent: int, actions: int, hidden: int):
         super().__init__()
-        self.read_h, self.read_z, self.read_action = (dense(width, hidden) for width in (deter, latent, actions))
+        self.in_h, self.in_z, self.in_action = (dense(width, hidden) for width in (deter, latent, actions))
         self.hidden = BlockLinear(deter + BLOCKS * 3 * hidden, deter, BLOCKS)
         self.norm = norm(deter)
         self.gates = BlockLinear(deter, 3 * deter, BLOCKS)
 
     def forward(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
         """h (B, D), z (B, Z), action (B, A) -> h (B, D), in the precision that it came in."""
-        x = torch.cat([self.read_h(h), self.read_z(z), self.read_action(action)], -1)  # (B, 3 hidden)
+        x = torch.cat([self.in_h(h), self.in_z(z), self.in_action(action)], -1)  # (B, 3 hidden)
         read = torch.cat([by_block(h).to(x.dtype), x.unsqueeze(1).expand(-1, BLOCKS, -1)], -1)
         y = F.silu(self.norm(self.hidden(read.flatten(1))))
         reset, candidate, update = (part.flatten(1) for part in by_block(self.gates(y)).to(h.dtype).chunk(3, -1))

@@ -42,12 +42,12 @@ class ImageCoder(nn.Module):
         )
         self.norm = norm(channels[-1])
         self.decoder = nn.Sequential(*(Up(i, o) for i, o in pairwise(channels[::-1])))
-        self.paint = start(nn.Conv2d(channels[0], shape[2], KERNEL, padding="same"))
+        self.to_pixels = start(nn.Conv2d(channels[0], shape[2], KERNEL, padding="same"))
 
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., E)"""
         x = observation.flatten(0, -4).permute(0, 3, 1, 2)  # (M, C, H, W), in memory as it was: channels last
-        x = self.encoder(x.to(self.paint.weight.dtype, copy=True).div_(255).sub_(0.5))
+        x = self.encoder(x.to(self.to_pixels.weight.dtype, copy=True).div_(255).sub_(0.5))
         return x.permute(0, 2, 3, 1).reshape(*observation.shape[:-3], -1)
 
     def decode(self, h: Tensor, z: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class ImageCoder(nn.Module):
             self.from_h(h.reshape(-1, h.shape[-1])), "m (g h w c) -> m h w (g c)", g=groups, h=height, w=width
         )
         x = F.silu(self.norm(from_h + self.from_z(z.reshape(-1, z.shape[-1])).view_as(from_h)))
-        x = self.paint(twice(self.decoder(x.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
+        x = self.to_pixels(twice(self.decoder(x.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
         x = x[:, : self.shape[0], : self.shape[1]]  # an odd side was halved upwards
         x = x.reshape(*lead, *self.shape)
         return x.to(torch.promote_types(x.dtype, torch.float32)).sigmoid()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from worldmodel.base import State, WorldModel
 
-Starts = Callable[[int], State]
+StartStates = Callable[[int], State]
 """n -> n States (n,) with memory of what came before them; drawn, where drawn at all, by torch's own generator."""
 
 Observe = Literal["features", "frames"]
@@ -28,7 +28,7 @@ them, frames (H, W, C) uint8 or vectors (V,) float32."""
 StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
-class DreamEnv(VectorEnv):
+class WorldModelVectorEnv(VectorEnv):
     """n dreams of one world model, stepped as one batch.
 
     Rewards are what the model expects. An episode terminates by a draw from the probability of going on that the model
@@ -41,7 +41,7 @@ class DreamEnv(VectorEnv):
 
     Args:
         model: left as it is; gradients are not recorded.
-        starts: where dreams begin.
+        start_states: where dreams begin.
         n: how many dreams, at least 1.
         horizon: steps until truncation.
         observe: see `Observe`.
@@ -57,7 +57,7 @@ class DreamEnv(VectorEnv):
     def __init__(
         self,
         model: WorldModel,
-        starts: Starts,
+        start_states: StartStates,
         n: int,
         horizon: int,
         observe: Observe = "features",
@@ -70,7 +70,7 @@ class DreamEnv(VectorEnv):
             raise ValueError(f"{n} dreams of {horizon} steps: want 1 or more of each")
         if autoreset_mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise ValueError(f"autoreset mode {autoreset_mode}: want NEXT_STEP or SAME_STEP")
-        self.model, self.starts, self.horizon = model, starts, horizon
+        self.model, self.start_states, self.horizon = model, start_states, horizon
         self.observe, self.continuous, self.autocast = observe, continuous, autocast
         self.num_envs, self.render_mode = n, render_mode
         self.device = next(model.parameters()).device
@@ -93,7 +93,7 @@ class DreamEnv(VectorEnv):
         """All dreams begin anew; observations (n, ...) and no infos. With a seed, all that follows follows from it."""
         super().reset(seed=seed)
         with self._drawing():
-            self._state = self.starts(self.num_envs)
+            self._state = self.start_states(self.num_envs)
             observation = self._observed(self.model.feature(self._state))
         self._steps[:], self._ended[:] = 0, False
         return observation, {}
@@ -109,7 +109,7 @@ class DreamEnv(VectorEnv):
             state = self.model.dream(self._state, self._wide(actions))
             feature = self.model.feature(state)
             reward = self.model.reward(feature).double().cpu().numpy()
-            likely = self.model.continues(feature).float()
+            likely = self.model.continue_prob(feature).float()
             terminated = (torch.rand_like(likely) >= likely).cpu().numpy()
             began = self._ended.copy()  # nowhere, where resets do not wait for a step of their own
             observation = self._observed(feature)
@@ -139,7 +139,7 @@ class DreamEnv(VectorEnv):
         self._state = state
         if not where.any():
             return
-        fresh = self.starts(int(where.sum()))
+        fresh = self.start_states(int(where.sum()))
         place = torch.from_numpy(np.flatnonzero(where)).to(self.device)
         # States are never changed in place: the one before may be anyone's
         self._state = state.apply(lambda old, new: old.index_copy(0, place, new.to(old.dtype)), fresh)
@@ -184,10 +184,10 @@ class DreamEnv(VectorEnv):
             yield
 
 
-class SingleDream(gymnasium.Env):
+class WorldModelEnv(gymnasium.Env):
     """One dream as a plain Gymnasium environment; a ValueError of several."""
 
-    def __init__(self, dreams: DreamEnv):
+    def __init__(self, dreams: WorldModelVectorEnv):
         if dreams.num_envs != 1:
             raise ValueError(f"{dreams.num_envs} dreams side by side: want 1")
         self.dreams = dreams
@@ -195,12 +195,12 @@ class SingleDream(gymnasium.Env):
         self.metadata, self.render_mode = dreams.metadata, dreams.render_mode
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """See `DreamEnv`."""
+        """See `WorldModelVectorEnv`."""
         super().reset(seed=seed)
         return self.dreams.reset(seed=seed)[0][0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """See `DreamEnv`."""
+        """See `WorldModelVectorEnv`."""
         observation, reward, terminated, truncated, _ = self.dreams.step(np.asarray([action]))
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 

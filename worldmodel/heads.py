@@ -26,7 +26,7 @@ class TokenMLP(nn.Module):
     def __init__(self, tokens: int, features: int, outputs: int, units: int, layers: int = 1, scale: float = 0.0):
         super().__init__()
         narrow = units if tokens == 1 else min(32, units)
-        self.read = nn.Linear(features, narrow)
+        self.in_proj = nn.Linear(features, narrow)
         self.norm = RMSNorm(tokens * narrow, eps=1e-5)
         sizes = [tokens * narrow] + [units] * layers
         self.hidden = nn.ModuleList(
@@ -39,7 +39,7 @@ class TokenMLP(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """(..., N, F) -> (..., outputs) float32"""
-        x = F.silu(self.norm(self.read(feature).flatten(-2)))
+        x = F.silu(self.norm(self.in_proj(feature).flatten(-2)))
         for layer in self.hidden:
             x = layer(x)
         return self.out(x).float()
@@ -56,7 +56,7 @@ class TwoHot(nn.Module):
         bins = torch.cat([half, -half[:-1].flip(0)])  # exactly symmetric, so that zero logits mean zero
         self.register_buffer("bins", bins.float(), persistent=False)
 
-    def begin(self, out: nn.Module) -> None:
+    def init_output(self, out: nn.Module) -> None:
         """Starts a head's last layer, whose weights are zero, from the prior exp(-|symlog|) instead of a uniform one.
 
         Each bin then has as much part in the mean, which is 0. From a uniform one the outermost, at 5e8, were seen to

@@ -18,10 +18,10 @@ def log_probs(logits: Tensor, unimix: float) -> Tensor:
     return probs.log()
 
 
-def sample(log_p: Tensor, mode: bool) -> Tensor:
-    """One-hot (..., G, C), drawn or (`mode`) most likely; the gradient goes straight to the probabilities."""
+def draw(log_p: Tensor, sample: bool) -> Tensor:
+    """One-hot (..., G, C), drawn (`sample`) or most likely; the gradient goes straight to the probabilities."""
     probs = log_p.exp()
-    if mode:
+    if not sample:
         index = log_p.argmax(-1, keepdim=True)
     else:  # where a uniform number falls among the cumulative: one random number a variable, not one a class
         edges = probs.detach().cumsum(-1)

@@ -15,26 +15,27 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from worldmodel.boundaries import boundaries, gather_boundaries, last_inputs, over_channels
 from worldmodel.norm import RMSNorm
 from worldmodel.ssd import longest_chunk, scan
 
-TAPS = 4
+D_CONV = 4
 
 
 class Mamba2(nn.Module):
     """(b, L, D) -> (b, L, D), causal, from a given memory and with resets."""
 
-    def __init__(self, width: int, expand: int = 2, head_width: int = 64, state: int = 128, positions: int = 1):
+    def __init__(self, width: int, expand: int = 2, headdim: int = 64, state: int = 128, positions: int = 1):
         """`positions` of the sequence make one step of time."""
         super().__init__()
         inner = expand * width
-        if inner % head_width:
-            raise ValueError(f"head width {head_width} does not divide the inner width {inner} = {expand} x {width}")
-        self.inner, self.head_width, self.state = inner, head_width, state
-        self.heads = inner // head_width
+        if inner % headdim:
+            raise ValueError(f"head width {headdim} does not divide the inner width {inner} = {expand} x {width}")
+        self.inner, self.headdim, self.state = inner, headdim, state
+        self.heads = inner // headdim
         self.mixed = inner + 2 * state  # channels that the convolution sees: x, B, C
         self.in_proj = nn.Linear(width, inner + self.mixed + self.heads, bias=False)
-        self.conv1d = nn.Conv1d(self.mixed, self.mixed, TAPS, groups=self.mixed)
+        self.conv1d = nn.Conv1d(self.mixed, self.mixed, D_CONV, groups=self.mixed)
         # Heads start out to forget over 4 to 256 steps of time, evenly by the logarithm, and all write strongly: dt is
         # log-uniform in 0.1..1 a step. (As published, dt in 0.001..0.1 and A in -16..-1 are drawn apart: a head that
         # keeps for long writes next to nothing, and whether there is one is chance.)
@@ -51,31 +52,31 @@ class Mamba2(nn.Module):
         like = self.A_log
         return TensorDict(
             {
-                "conv": like.new_zeros(batch, TAPS - 1, self.mixed),
-                "ssm": like.new_zeros(batch, self.heads, self.head_width, self.state),
+                "conv": like.new_zeros(batch, D_CONV - 1, self.mixed),
+                "ssm": like.new_zeros(batch, self.heads, self.headdim, self.state),
             },
             batch_size=[batch],
         )
 
-    def forward(self, u: Tensor, memory: TensorDict, reset: Tensor, keep_every: int) -> tuple[Tensor, TensorDict]:
-        """u (b, L, D), reset (b, L) -> y (b, L, D) and the memories (b, K) after every `keep_every` positions
+    def forward(self, u: Tensor, memory: TensorDict, reset: Tensor, save_every: int) -> tuple[Tensor, TensorDict]:
+        """u (b, L, D), reset (b, L) -> y (b, L, D) and the memories (b, K) after every `save_every` positions
         and after the last."""
         b, L, _ = u.shape
         z, mixed, dt = self.in_proj(u).split([self.inner, self.mixed, self.heads], -1)
-        segment = F.pad(reset.cumsum(1), (TAPS - 1, 0))  # (b, W - 1 + L); what memory holds is segment 0
+        segment = F.pad(reset.cumsum(1), (D_CONV - 1, 0))  # (b, W - 1 + L); what memory holds is segment 0
         past = torch.cat([memory["conv"].to(mixed.dtype), mixed], 1)  # (b, W - 1 + L, I + 2S)
         x, B, C = F.silu(self._convolve(past, segment)).split([self.inner, self.state, self.state], -1)
-        x = x.unflatten(-1, (self.heads, self.head_width))  # (b, L, H, P)
+        x = x.unflatten(-1, (self.heads, self.headdim))  # (b, L, H, P)
         dt = F.softplus(dt.to(self.dt_bias.dtype) + self.dt_bias)  # (b, L, H)
 
-        y, states = _scan_blocks(x, dt, -self.A_log.exp(), B, C, memory["ssm"], reset, keep_every)
+        y, states = _scan_blocks(x, dt, -self.A_log.exp(), B, C, memory["ssm"], reset, save_every)
         y = (y + x * self.D.to(x.dtype).unsqueeze(-1)).flatten(2)  # (b, L, I)
         y = self.out_proj(self.norm(y * F.silu(z)))
 
-        ends = kept(L, keep_every)
+        ends = boundaries(L, save_every)
         memories = TensorDict(
             {
-                "conv": tails(past, segment, ends, TAPS).to(memory["conv"].dtype),
+                "conv": last_inputs(past, segment, ends, D_CONV).to(memory["conv"].dtype),
                 "ssm": states,
             },
             batch_size=[b, len(ends)],
@@ -93,20 +94,20 @@ class Mamba2(nn.Module):
 
 
 def _scan_blocks(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, reset: Tensor, keep_every: int
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, reset: Tensor, save_every: int
 ) -> tuple[Tensor, Tensor]:
     """`scan` in chunks that end where states are kept: y (b, L, H, P), and the states (b, K, H, P, S) kept."""
     L = x.shape[1]
-    chunk = chunk_length(keep_every, longest_chunk(x.is_cuda))
-    chunks = -(-keep_every // chunk)  # of a block of `keep_every` positions
-    spare = chunks * chunk - keep_every if L > keep_every else 0
+    chunk = chunk_length(save_every, longest_chunk(x.is_cuda))
+    chunks = -(-save_every // chunk)  # of a block of `save_every` positions
+    spare = chunks * chunk - save_every if L > save_every else 0
     if spare:  # a block's last chunk is filled up: dt = 0 neither decays the state nor adds to it
-        x, dt, B, C, reset = (_spread(t, keep_every, spare) for t in (x, dt, B, C, reset))
+        x, dt, B, C, reset = (_spread(t, save_every, spare) for t in (x, dt, B, C, reset))
     y, states = scan(x, dt, A, B, C, state, reset, chunk)
     if spare:
-        y = y.unflatten(1, (-1, chunks * chunk))[:, :, :keep_every].flatten(1, 2)[:, :L]
-    ends = kept(L, keep_every)
-    return y, pick(states, [end // keep_every * chunks + end % keep_every // chunk for end in ends])
+        y = y.unflatten(1, (-1, chunks * chunk))[:, :, :save_every].flatten(1, 2)[:, :L]
+    ends = boundaries(L, save_every)
+    return y, gather_boundaries(states, [end // save_every * chunks + end % save_every // chunk for end in ends])
 
 
 def _spread(x: Tensor, every: int, spare: int) -> Tensor:
@@ -126,30 +127,16 @@ def convolve_masked(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor)
     out = torch.addcmul(bias, past[:, before:], weight[-1])
     for tap in range(before):
         same = segment[:, tap : tap + L] == segment[:, before:]
-        out = torch.addcmul(out, past[:, tap : tap + L], _over(same, past) * weight[tap])
+        out = torch.addcmul(out, past[:, tap : tap + L], over_channels(same, past) * weight[tap])
     return out
-
-
-def tails(past: Tensor, segment: Tensor, ends: list[int], taps: int) -> Tensor:
-    """The last inputs of a convolution up to each end, zero where a reset stands between: (b, K, W - 1, ..., C)."""
-    found = []
-    for end in ends:
-        same = segment[:, end + 1 : end + taps] == segment[:, end + taps - 1, None]
-        found.append(past[:, end + 1 : end + taps] * _over(same, past))
-    return torch.stack(found, 1)
-
-
-def _over(same: Tensor, like: Tensor) -> Tensor:
-    """(b, L) in the type of `like`, with as many axes."""
-    return same.to(like.dtype)[(..., *[None] * (like.ndim - 2))]
 
 
 def convolve(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
     """The same of a weight (C, W): as without resets, then once more for the few rows whose taps reach over one."""
     out = _Convolution.apply(past, weight, bias)
-    b, at = (segment[:, : 1 - TAPS] != segment[:, TAPS - 1 :]).nonzero(as_tuple=True)
+    b, at = (segment[:, : 1 - D_CONV] != segment[:, D_CONV - 1 :]).nonzero(as_tuple=True)
     if len(b):
-        taps = at[:, None] + torch.arange(TAPS, device=at.device)  # (rows, W)
+        taps = at[:, None] + torch.arange(D_CONV, device=at.device)  # (rows, W)
         same = segment[b[:, None], taps] == segment[b[:, None], taps[:, -1:]]
         rows = past[b[:, None], taps] * same.unsqueeze(-1).to(past.dtype)  # (rows, W, C)
         out = out.index_put((b, at), (rows * weight.T).sum(1) + bias)
@@ -169,8 +156,8 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         past, weight = ctx.saved_tensors
         L = gradient.shape[1]
-        onto_past = _along_time(F.pad(gradient, (0, 0, TAPS - 1, TAPS - 1)), weight.flip(-1), None)
-        onto_weight = [(gradient * past[:, tap : tap + L]).sum((0, 1)) for tap in range(TAPS)]
+        onto_past = _along_time(F.pad(gradient, (0, 0, D_CONV - 1, D_CONV - 1)), weight.flip(-1), None)
+        onto_weight = [(gradient * past[:, tap : tap + L]).sum((0, 1)) for tap in range(D_CONV)]
         return onto_past, torch.stack(onto_weight, -1), gradient.sum((0, 1))
 
 
@@ -180,20 +167,6 @@ def _along_time(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(image, weight[:, None, None], bias, groups=len(weight)).squeeze(2).transpose(1, 2)
 
 
-def kept(length: int, every: int) -> list[int]:
-    """Indices after which memory is kept: each `every`-th, and the last."""
-    ends = list(range(every - 1, length, every))
-    return ends if ends and ends[-1] == length - 1 else [*ends, length - 1]
-
-
-def pick(x: Tensor, indices: list[int]) -> Tensor:
-    """x[:, indices], without a copy where they are evenly spaced: states are large, and a dream picks one a frame."""
-    step = indices[1] - indices[0] if len(indices) > 1 else 1
-    if indices == list(range(indices[0], indices[-1] + 1, step)):
-        return x[:, indices[0] : indices[-1] + 1 : step]
-    return x[:, indices]
-
-
-def chunk_length(keep_every: int, most: int) -> int:
-    """The length of as few chunks as `keep_every` positions can be cut into, `most` each; the last may be shorter."""
-    return -(-keep_every // -(-keep_every // most))
+def chunk_length(save_every: int, most: int) -> int:
+    """The length of as few chunks as `save_every` positions can be cut into, `most` each; the last may be shorter."""
+    return -(-save_every // -(-save_every // most))

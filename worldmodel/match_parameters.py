@@ -12,7 +12,7 @@ from worldmodel.lssvwm import LSSVWMConfig
 from worldmodel.rssm import RSSMConfig
 
 TOLERANCE = 0.05
-"""Largest share by which a matched total may differ from the one that is asked for."""
+"""Largest share by which a match_parameters total may differ from the one that is asked for."""
 
 
 MOST_HIDDEN = 4096
@@ -26,7 +26,7 @@ def count(config: Any, shape: Sequence[int], actions: int) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def matched(config: Any, shape: Sequence[int], actions: int, parameters: int) -> Any:
+def match_parameters(config: Any, shape: Sequence[int], actions: int, parameters: int) -> Any:
     """`config` with other layers or widths, such that the world model has about this many parameters.
 
     Args:
@@ -69,12 +69,12 @@ def _by_layers(config: LSSVWMConfig, shape: Sequence[int], actions: int, paramet
     layers = max(1, 1 + round((parameters - one) / layer))
     total = one + (layers - 1) * layer
 
-    hidden = round(config.mlp * config.width)
-    unit = 2 * config.width + 1  # a unit's weights in and out and its bias
+    hidden = round(config.mlp_ratio * config.d_model)
+    unit = 2 * config.d_model + 1  # a unit's weights in and out and its bias
     wider = max(1 - hidden, round((parameters - total) / (layers * unit)))
     total += wider * layers * unit
     _check(config.name, total, parameters, "1 layer and the narrowest MLP")
-    return replace(config, layers=layers, mlp=(hidden + wider) / config.width if wider else config.mlp)
+    return replace(config, layers=layers, mlp_ratio=(hidden + wider) / config.d_model if wider else config.mlp_ratio)
 
 
 def _check(name: str, total: int, parameters: int, how: str) -> None:

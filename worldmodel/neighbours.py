@@ -16,15 +16,15 @@ NEIGHBOURS: dict[str, tuple[str, dict[str, Any]]] = {
     # Wang et al. 2025, arXiv 2410.08893: two layers of Mamba-2
     "drama-like": (
         "mamba",
-        {"layers": 2, "width": 512, "expand": 2, "state": 16, "head_width": 64, "latents": 32, "classes": 32},
+        {"layers": 2, "width": 512, "expand": 2, "state": 16, "headdim": 64, "latents": 32, "classes": 32},
     ),
     # Zhang et al. 2023, arXiv 2310.09615: a transformer of two layers over windows of 64 frames
     "storm-like": (
         "transformer",
-        {"layers": 2, "width": 512, "heads": 8, "full_frames": 64, "latents": 32, "classes": 32},
+        {"layers": 2, "width": 512, "heads": 8, "global_frames": 64, "latents": 32, "classes": 32},
     ),
 }
-"""By name: the stack of `worldmodel.lssvwm.STACKS`, and the values that differ from LSSVWM's defaults."""
+"""By name: the stack of `worldmodel.lssvwm.LAYER_TYPES`, and the values that differ from LSSVWM's defaults."""
 
 
 @dataclass

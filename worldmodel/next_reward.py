@@ -76,7 +76,7 @@ class NextReward(nn.Module):
         return {"predicted_reward": zeros[:, 0].clone(), "next_reward": zeros}
 
     def forward(self, h: Tensor, z: Tensor, expected: Tensor | None = None) -> Tensor:
-        """(..., N, W), (..., N, Z) and, for the cosine, the next frame's expected latents (..., N, Z) -> (..., 1 + A)"""
+        """h (..., N, W), z (..., N, Z), the next frame's expected latents (..., N, Z) for the cosine -> (..., 1 + A)"""
         read = [h, z]
         if self.similarity is not None:
             assert expected is not None
@@ -130,9 +130,9 @@ def next_reward_head(
 
     A ValueError, of one line, for a cosine without what it compares, or without the head that reads it.
     """
-    if config.cosine_similarity and not (config.next_reward and config.next_latent_weight):
+    if config.cosine_similarity and not (config.next_reward and config.next_latent_scale):
         raise ValueError(
-            "worldmodel.cosine_similarity wants worldmodel.next_reward True and worldmodel.next_latent_weight above 0: "
+            "worldmodel.cosine_similarity wants worldmodel.next_reward True and worldmodel.next_latent_scale above 0: "
             "the next-reward head compares the frame with what the second prior expects"
         )
     if not config.next_reward:

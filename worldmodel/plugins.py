@@ -16,7 +16,7 @@ from worldmodel.base import WorldModel
 
 GROUP = "lssvwm.worldmodels"
 
-NEEDED = ("name", "block_frames")
+NEEDED = ("name", "state_interval")
 """Fields that every configuration has: the rest of the toolkit reads them."""
 
 

@@ -137,16 +137,16 @@ def _options(shapes: Mapping[str, Shape], layers: int) -> str:
     try:
         (width, inner), (heads,) = shapes["mixer.out_proj.weight"], shapes["mixer.A_log"]
         channels = shapes["mixer.conv1d.weight"][0]
-        expand, head_width, state = inner // width, inner // heads, (channels - inner) // 2
+        expand, headdim, state = inner // width, inner // heads, (channels - inner) // 2
         with torch.device("meta"):
-            fitting = _shapes(Mamba2(width, expand, head_width, state))
+            fitting = _shapes(Mamba2(width, expand, headdim, state))
     except (ValueError, IndexError, ZeroDivisionError, RuntimeError):
         return no_fit
     if fitting != dict(shapes):
         return no_fit
     return (
-        f"--worldmodel.width {width} --worldmodel.expand {expand} --worldmodel.head-width {head_width} "
-        f"--worldmodel.state {state} would fit, --worldmodel.layers {layers} at most"
+        f"--worldmodel.d_model {width} --worldmodel.expand {expand} --worldmodel.headdim {headdim} "
+        f"--worldmodel.d_state {state} would fit, --worldmodel.layers {layers} at most"
     )
 
 

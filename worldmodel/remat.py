@@ -22,13 +22,13 @@ def segments(x: Tensor, frames: int) -> tuple[Tensor, ...]:
     return tuple(part.contiguous() for part in x.split(frames, 1)) if frames else (x,)
 
 
-def each_frame(function: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Tensor:
+def remat_map(function: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Tensor:
     """function(x), (B, T, ...) -> (B, T, ...), of a function that treats each frame by itself."""
     parts = [_again(frames, function, part) for part in segments(x, frames)]
     return torch.cat(parts, 1) if frames else parts[0]
 
 
-def mean_over_frames(function: Callable[..., Sequence[Tensor]], x: Tensor, y: Tensor, frames: int) -> list[Tensor]:
+def remat_mean(function: Callable[..., Sequence[Tensor]], x: Tensor, y: Tensor, frames: int) -> list[Tensor]:
     """function(x, y), each (B, T, ...), of a function that gives scalars which are means over frames."""
     sums: list[Tensor] = []
     for part, other in zip(segments(x, frames), segments(y, frames), strict=True):
@@ -38,15 +38,15 @@ def mean_over_frames(function: Callable[..., Sequence[Tensor]], x: Tensor, y: Te
     return sums
 
 
-def through_memory(
-    backbone: Backbone, z: Tensor, action: Tensor, memory: TensorDict, reset: Tensor, block_frames: int, frames: int
+def remat_backbone(
+    backbone: Backbone, z: Tensor, action: Tensor, memory: TensorDict, reset: Tensor, state_interval: int, frames: int
 ) -> tuple[Tensor, TensorDict]:
     """As `Backbone.forward`, from segment to segment by the memory. A ValueError where blocks do not fill segments."""
-    if frames % block_frames:
-        raise ValueError(f"segments of {frames} frames cannot be cut into blocks of {block_frames}")
+    if frames % state_interval:
+        raise ValueError(f"segments of {frames} frames cannot be cut into blocks of {state_interval}")
     hs, memories = [], []
     for before, act, first in zip(*(segments(x, frames) for x in (z, action, reset)), strict=True):
-        h, kept = _again(frames, backbone, before, act, memory, first, block_frames)
+        h, kept = _again(frames, backbone, before, act, memory, first, state_interval)
         memory = kept[:, -1]
         hs.append(h)
         memories.append(kept)

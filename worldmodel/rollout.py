@@ -16,7 +16,7 @@ class Dream:
     feature: Tensor  # (H + 1, M, N, F): the start's, then each imagined frame's
     action: Tensor  # (H, M, A): action t was chosen at feature t and leads to feature t + 1
     reward: Tensor  # (H, M): of the frame after each action
-    continues: Tensor  # (H + 1, M): probability of going on after each frame; the start's is known
+    continue_prob: Tensor  # (H + 1, M): probability of going on after each frame; the start's is known
 
 
 @torch.no_grad()
@@ -32,5 +32,5 @@ def dream(model: WorldModel, policy: Callable[[Tensor], Tensor], start: State, a
         features.append(model.feature(state))
     feature = torch.stack(features)
     ahead = feature[1:]
-    continues = torch.cat([alive.float().unsqueeze(0), model.continues(ahead).float()])
-    return Dream(feature, torch.stack(actions), model.reward(ahead), continues)
+    continue_prob = torch.cat([alive.float().unsqueeze(0), model.continue_prob(ahead).float()])
+    return Dream(feature, torch.stack(actions), model.reward(ahead), continue_prob)

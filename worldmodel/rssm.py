@@ -20,12 +20,12 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldmodel import latents
-from worldmodel.base import Losses, Rows, State, Trajectory, WorldModel
+from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel
 from worldmodel.block_gru import BlockGRU
+from worldmodel.boundaries import boundaries, gather_boundaries
 from worldmodel.cnn import ImageCoder
 from worldmodel.dense import mlp, norm, start
 from worldmodel.heads import TwoHot
-from worldmodel.mamba2 import kept, pick
 from worldmodel.next_reward import Prediction, next_reward_head
 from worldmodel.sizes import CATEGORICALS, SIZES, Widths
 from worldmodel.vector_mlp import VectorCoder
@@ -41,7 +41,7 @@ class RSSMConfig:
     """All widths, by the name of a published size: deter 512, 2048, 3072, 4096, 6144 or 8192, and the rest with it."""
     hidden: int = 0
     """Units of hidden layers, and all widths in proportion: deter 8 times as many; 0: those of `size`."""
-    block_frames: int = 16
+    state_interval: int = 16
     """Frames between the States that dreams start from; a window is a multiple of them."""
     next_reward: bool = False
     """Predict the reward of each action before the next frame is drawn, and show it in features and State."""
@@ -51,19 +51,19 @@ class RSSMConfig:
     """Share of the uniform distribution mixed into every categorical."""
     free_nats: float = 1.0
     """KL below which dynamics and representation losses stop."""
-    reconstruction_weight: float = 1.0
+    reconstruction_scale: float = 1.0
     """Weight of the squared error of the decoded frame, summed over its values."""
-    dynamics_weight: float = 1.0
+    dynamics_scale: float = 1.0
     """Weight of the KL that moves the prior."""
-    next_latent_weight: float = 0.0
+    next_latent_scale: float = 0.0
     """Weight of the KL of a second prior, of frame t + 1 by h_t, so that h_t holds what memory has for it; 0: none."""
-    representation_weight: float = 0.1
+    representation_scale: float = 0.1
     """Weight of the KL that moves the posterior."""
-    reward_weight: float = 1.0
+    reward_scale: float = 1.0
     """Weight of the reward's two-hot cross-entropy."""
-    next_reward_weight: float = 1.0
+    next_reward_scale: float = 1.0
     """Weight of the next-reward head's squared error, in symlog."""
-    continue_weight: float = 1.0
+    continue_scale: float = 1.0
     """Weight of the continue flag's binary cross-entropy."""
 
     def widths(self) -> Widths:
@@ -109,9 +109,9 @@ class RSSM(WorldModel):
         self.prior = self._prior_head()
         self.twohot = TwoHot()
         self.reward_head = self._head(len(self.twohot.bins), scale=0.0)
-        self.twohot.begin(self.reward_head[-1])
+        self.twohot.init_output(self.reward_head[-1])
         self.continue_head = self._head(1)
-        self.next_prior = self._prior_head() if config.next_latent_weight else None
+        self.next_prior = self._prior_head() if config.next_latent_scale else None
         self.next_reward = next_reward_head(config, 1, widths.deter, widths.latent, actions, widths.hidden)
 
     def _prior_head(self) -> nn.Sequential:
@@ -136,11 +136,11 @@ class RSSM(WorldModel):
             state |= self.next_reward.initial(like, batch)
         return TensorDict(state, batch_size=[batch])
 
-    def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
+    def observe(self, rows: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
         """See `WorldModel`; a loop over frames."""
-        return self._observe(rows, state, mode).trajectory
+        return self._observe(rows, state, sample).output
 
-    def _observe(self, rows: Rows, state: State, mode: bool) -> "_Observed":
+    def _observe(self, rows: SequenceBatch, state: State, sample: bool) -> "_Observed":
         B, T = rows.batch_size
         frames = self.posterior.from_frame(self.coder.encode(rows.observation))  # (B, T, hidden)
         first = rows.is_first.unsqueeze(-1)
@@ -150,25 +150,29 @@ class RSSM(WorldModel):
         for frame, act, begins in zip(*(x.unbind(1) for x in (frames, rows.action, first)), strict=True):
             h = self.core(*(x.masked_fill(begins, 0.0) for x in (h, z, act)))
             log_p = self._log_probs(self.posterior(h, frame))  # (B, G, C)
-            z = latents.sample(log_p, mode).flatten(-2).to(h.dtype)
+            z = latents.draw(log_p, sample).flatten(-2).to(h.dtype)
             hs.append(h)
             zs.append(z)
             posteriors.append(log_p)
         h, z = torch.stack(hs, 1).unsqueeze(2), torch.stack(zs, 1).unsqueeze(2)  # (B, T, 1, ...)
-        next_prior = None if self.next_prior is None else self._log_probs(self.next_prior(h))
+        next_prior = self._next_log_probs(h)
         frames, reward = {"h": h, "z": z}, None
         if self.next_reward is not None:
             action = rows.action.masked_fill(first, 0.0)
             reward = self.next_reward.observe(h, z, self._expected(next_prior, z), action, first, state)
             frames |= {"predicted_reward": reward.predicted_reward.detach(), "next_reward": reward.next_reward.detach()}
-        ends = kept(T, self.config.block_frames)
-        kept_frames = {name: pick(x, ends).to(state[name].dtype) for name, x in frames.items()}
+        ends = boundaries(T, self.config.state_interval)
+        kept_frames = {name: gather_boundaries(x, ends).to(state[name].dtype) for name, x in frames.items()}
         starts = TensorDict(kept_frames, batch_size=[B, len(ends)])
-        trajectory = Trajectory(self._feature(frames), starts, torch.tensor(ends, device=h.device), starts[:, -1])
-        return _Observed(trajectory, h, z, torch.stack(posteriors, 1).unsqueeze(2), next_prior, reward)
+        output = ObserveOutput(self._feature(frames), starts, torch.tensor(ends, device=h.device), starts[:, -1])
+        return _Observed(output, h, z, torch.stack(posteriors, 1).unsqueeze(2), next_prior, reward)
+
+    def _next_log_probs(self, h: Tensor) -> Tensor | None:
+        """Of the next frame's latents, (..., N, G, C), where the model has a prior of them."""
+        return None if self.next_prior is None else self._log_probs(self.next_prior(h))
 
     def _expected(self, next_prior: Tensor | None, like: Tensor) -> Tensor | None:
-        """The next frame's expected latents (..., 1, Z), for the cosine of the next-reward head, if it asks for them."""
+        """The next frame\'s expected latents (..., 1, Z), where the next-reward head compares with them."""
         if next_prior is None or not self.config.cosine_similarity:
             return None
         return next_prior.detach().exp().flatten(-2).to(like.dtype)
@@ -180,25 +184,24 @@ class RSSM(WorldModel):
             return torch.cat([h, z], -1)
         return torch.cat([h, self.next_reward.columns(frame["predicted_reward"], frame["next_reward"], z), z], -1)
 
-    def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
+    def dream(self, state: State, action: Tensor, sample: bool = True) -> State:
         """See `WorldModel`."""
         h = self.core(state["h"].squeeze(1), state["z"].squeeze(1), action).unsqueeze(1)
-        z = latents.sample(self._log_probs(self.prior(h)), mode).flatten(-2).to(h.dtype)
+        z = latents.draw(self._log_probs(self.prior(h)), sample).flatten(-2).to(h.dtype)
         frame = {"h": h, "z": z}
         if self.next_reward is not None:
-            cosine = self.next_prior is not None and self.config.cosine_similarity
-            expected = self._expected(self._log_probs(self.next_prior(h)), z) if cosine else None
-            frame |= self.next_reward.dream(h, z, expected, action, state)
+            next_prior = self._next_log_probs(h) if self.config.cosine_similarity else None
+            frame |= self.next_reward.dream(h, z, self._expected(next_prior, z), action, state)
         return TensorDict(frame, batch_size=[len(action)])
 
     def feature(self, state: State) -> Tensor:
         """See `WorldModel`."""
         return self._feature(state)
 
-    def loss(self, rows: Rows, state: State) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
+    def loss(self, rows: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
         """See `WorldModel`; the names are those of `weights`."""
-        trajectory, h, z, posterior, next_prior, predicted = self._observe(rows, state, mode=False)
-        feature = trajectory.feature
+        output, h, z, posterior, next_prior, predicted = self._observe(rows, state, sample=True)
+        feature = output.feature
         dynamics, representation, surprise = latents.balanced_kl(posterior, self._prior(h), self.config.free_nats)
         reward = self.twohot.loss(_read(self.reward_head, feature), rows.reward)
         # a first row's is of a past that is cut off, or 0
@@ -217,14 +220,14 @@ class RSSM(WorldModel):
         if self.next_reward is not None and predicted is not None:
             losses["next_reward"] = self.next_reward.loss(predicted.previous, rows.action, rows.reward, follows)
         entropy = -(posterior.exp() * posterior).sum((-1, -2, -3)).mean().detach()
-        return losses, trajectory, {"surprise": surprise, "entropy/posterior": entropy}
+        return losses, output, {"kl": surprise, "entropy/posterior": entropy}
 
-    def surprise(self, rows: Rows, state: State) -> Tensor:
+    def kl(self, rows: SequenceBatch, state: State) -> Tensor:
         """See `WorldModel`; latents are at their mode."""
-        observed = self._observe(rows, state, mode=True)
+        observed = self._observe(rows, state, sample=False)
         return latents.kl(observed.posterior, self._prior(observed.h))
 
-    def weights(self) -> dict[str, float]:
+    def loss_scales(self) -> dict[str, float]:
         """See `WorldModel`."""
         names = ["reconstruction", "dynamics", "representation", "reward", "continue"]
         names += ["next_latent"] * (self.next_prior is not None) + ["next_reward"] * (self.next_reward is not None)
@@ -240,7 +243,7 @@ class RSSM(WorldModel):
         """See `WorldModel`."""
         return self.twohot.mean(_read(self.reward_head, feature))
 
-    def continues(self, feature: Tensor) -> Tensor:
+    def continue_prob(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
         return _read(self.continue_head, feature).squeeze(-1).sigmoid()
 
@@ -256,7 +259,7 @@ class RSSM(WorldModel):
 class _Observed(NamedTuple):
     """What observing gives, with what losses are made of."""
 
-    trajectory: Trajectory
+    output: ObserveOutput
     h: Tensor  # (B, T, 1, D)
     z: Tensor  # (B, T, 1, Z)
     posterior: Tensor  # (B, T, 1, G, C): log probabilities

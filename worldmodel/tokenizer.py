@@ -22,13 +22,13 @@ class MixerLayer(nn.Module):
     def __init__(self, tokens: int, width: int):
         super().__init__()
         self.norms = nn.ModuleList(RMSNorm(width, eps=1e-5) for _ in range(2))
-        self.across = nn.Sequential(nn.Linear(tokens, 2 * tokens), nn.SiLU(), nn.Linear(2 * tokens, tokens))
-        self.within = nn.Sequential(nn.Linear(width, 3 * width), nn.SiLU(), nn.Linear(3 * width, width))
+        self.token_mlp = nn.Sequential(nn.Linear(tokens, 2 * tokens), nn.SiLU(), nn.Linear(2 * tokens, tokens))
+        self.channel_mlp = nn.Sequential(nn.Linear(width, 3 * width), nn.SiLU(), nn.Linear(3 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., N, D) -> (..., N, D)"""
-        x = x + self.across(self.norms[0](x).transpose(-1, -2)).transpose(-1, -2)
-        return x + self.within(self.norms[1](x))
+        x = x + self.token_mlp(self.norms[0](x).transpose(-1, -2)).transpose(-1, -2)
+        return x + self.channel_mlp(self.norms[1](x))
 
 
 class TokenStack(nn.Module):
@@ -36,15 +36,15 @@ class TokenStack(nn.Module):
 
     def __init__(self, inputs: int, width: int, layers: int):
         super().__init__()
-        self.read = nn.Linear(inputs, width)
-        self.place = nn.Parameter(torch.randn(GRID**2, width) * 0.02)
+        self.in_proj = nn.Linear(inputs, width)
+        self.pos_emb = nn.Parameter(torch.randn(GRID**2, width) * 0.02)
         self.layers = nn.Sequential(*(MixerLayer(GRID**2, width) for _ in range(layers)))
         self.norm = RMSNorm(width, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., 16, inputs) -> (..., 16, width)"""
-        x = self.read(x)
-        return self.norm(self.layers(x + self.place.to(x.dtype)))
+        x = self.in_proj(x)
+        return self.norm(self.layers(x + self.pos_emb.to(x.dtype)))
 
 
 class ImageTokenizer(nn.Module):
@@ -61,15 +61,17 @@ class ImageTokenizer(nn.Module):
         self.patch = {"h": GRID, "w": GRID, "p": height // GRID, "q": breadth // GRID}
         values = height * breadth * colours // GRID**2
         self.encoder = TokenStack(values, width, layers)
-        paint = nn.Linear(width, values)
-        nn.init.zeros_(paint.weight)  # gray at first, and no noise from weights that are slow to be taught
-        nn.init.constant_(paint.bias, 0.5)
-        self.decoder = nn.Sequential(TokenStack(features, width, layers), paint)
+        to_pixels = nn.Linear(width, values)
+        nn.init.zeros_(to_pixels.weight)  # gray at first, and no noise from weights that are slow to be taught
+        nn.init.constant_(to_pixels.bias, 0.5)
+        self.decoder = nn.Sequential(TokenStack(features, width, layers), to_pixels)
 
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., 16, E)"""
         place = observation.device.type
-        dtype = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else self.encoder.read.weight.dtype
+        dtype = (
+            torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else self.encoder.in_proj.weight.dtype
+        )
         # half steps around the middle are exact in bfloat16
         return self.encoder(self._patches(observation).to(dtype).sub_(127.5).div_(255))
 
@@ -84,7 +86,9 @@ class ImageTokenizer(nn.Module):
 
     def losses(self, feature: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """(squared error, 1 - SSIM) of decoded frames, the first summed over a frame's values, means over frames."""
-        return compare(self.decoder(feature).flatten(0, -3), self._patches(observation).flatten(0, -3), **self.patch)
+        return reconstruction_losses(
+            self.decoder(feature).flatten(0, -3), self._patches(observation).flatten(0, -3), **self.patch
+        )
 
     def update(self, observation: Tensor) -> None:
         """Images need no normalisation learnt from data."""
@@ -132,10 +136,10 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     Windows are uniform and 4 pixels apart, not Gaussian at every pixel: the same measure at a sixteenth of the cost,
     for a loss. Gray means of the channels are compared.
     """
-    return _likeness(*(image.flatten(0, -4).mean(-1) for image in (a, b)))
+    return gray_ssim(*(image.flatten(0, -4).mean(-1) for image in (a, b)))
 
 
-def _likeness(x: Tensor, y: Tensor) -> Tensor:
+def gray_ssim(x: Tensor, y: Tensor) -> Tensor:
     """`ssim` of gray images (frames, H, W)."""
 
     def mean(values: Tensor) -> Tensor:  # over what two windows share first: quicker than over each window
@@ -148,15 +152,15 @@ def _likeness(x: Tensor, y: Tensor) -> Tensor:
     return ((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))).mean()
 
 
-def compare(painted: Tensor, truth: Tensor, h: int, w: int, p: int, q: int) -> tuple[Tensor, Tensor]:
+def reconstruction_losses(painted: Tensor, truth: Tensor, h: int, w: int, p: int, q: int) -> tuple[Tensor, Tensor]:
     """(squared error of a frame, 1 - SSIM), means over frames, of h x w patches of p x q pixels (frames, h w, p q c).
 
     `painted` are in about 0..1 and get gradients; `truth` are uint8.
     """
-    return _Compare.apply(painted, truth, {"h": h, "w": w, "p": p, "q": q})
+    return _ReconstructionLosses.apply(painted, truth, {"h": h, "w": w, "p": p, "q": q})
 
 
-class _Compare(torch.autograd.Function):
+class _ReconstructionLosses(torch.autograd.Function):
     """Both at once, with their slopes, and a few frames at a time: pixels are an update's largest tensors, and stay in
     a CPU's cache so."""
 
@@ -164,7 +168,7 @@ class _Compare(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, painted: Tensor, truth: Tensor, patch: dict[str, int]) -> tuple[Tensor, Tensor]:
-        frames = len(truth) if truth.is_cuda else _Compare.FRAMES
+        frames = len(truth) if truth.is_cuda else _ReconstructionLosses.FRAMES
         wide = torch.promote_types(painted.dtype, torch.float32)
         colours = truth.shape[-1] // (patch["p"] * patch["q"])
         squared = unlike = painted.new_zeros((), dtype=wide)
@@ -174,7 +178,7 @@ class _Compare(torch.autograd.Function):
                 pair = given.to(wide, copy=True), true.to(wide).div_(255)
                 x, y = (_gray(values, patch) for values in pair)
                 with torch.enable_grad():
-                    part = _likeness(x.requires_grad_(), y) * (len(true) / len(truth))
+                    part = gray_ssim(x.requires_grad_(), y) * (len(true) / len(truth))
                     (slope,) = torch.autograd.grad(-part / colours, x)
                 gap = pair[0].sub_(pair[1])
                 squared = squared + torch.linalg.vector_norm(gap) ** 2 / len(truth)

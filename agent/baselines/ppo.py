@@ -14,31 +14,31 @@ class PPOConfig:
 
     name: str = "ppo"
     """Agent: dreamer (in the world model's dreams), or a model-free baseline: ppo, recurrent-ppo."""
-    frames: int = 4
+    frame_stack: int = 4
     """Newest images that the policy sees at once; vectors come one at a time."""
-    rollout: int = 128
+    n_steps: int = 128
     """Steps of each environment between two updates."""
-    batch: int = 256
+    batch_size: int = 256
     """Steps in a minibatch."""
-    epochs: int = 4
+    n_epochs: int = 4
     """Times that a rollout is gone through."""
     learning_rate: float = 2.5e-4
     """Adam's."""
-    discount: float = 0.99
+    gamma: float = 0.99
     """Of the next step's value."""
     lam: float = 0.95
     """Lambda of the advantages (GAE)."""
     clip_range: float = 0.1
     """Change of an action's probability beyond which it is not pushed on."""
-    entropy: float = 0.01
+    entropy_scale: float = 0.01
     """Weight of the policy's entropy."""
-    value_weight: float = 0.5
+    value_scale: float = 0.5
     """Weight of the value's squared error."""
-    clip: float = 0.5
+    grad_clip: float = 0.5
     """Largest gradient norm."""
-    units: int = 64
+    hidden: int = 64
     """Width of the two hidden layers of policy and of value."""
-    lstm: int = 256
+    lstm_hidden_size: int = 256
     """Width of recurrent-ppo's LSTM, which carries its memory."""
 
     @property
@@ -49,12 +49,12 @@ class PPOConfig:
 
 BASELINES: dict[str, Callable[[], PPOConfig]] = {
     "ppo": PPOConfig,
-    "recurrent-ppo": partial(PPOConfig, name="recurrent-ppo", frames=1),
+    "recurrent-ppo": partial(PPOConfig, name="recurrent-ppo", frame_stack=1),
 }
 """Default configurations by name."""
 
 UNREAD = ("worldmodel.", "replay.") + tuple(
-    f"train.{name}" for name in ("prefill", "ratio", "learning_rate", "final_rate", "clip", "log_every", "video_every")
+    f"train.{name}" for name in ("prefill", "replay_ratio", "learning_rate", "lr_end_fraction", "grad_clip", "log_every", "video_every")
 ) + ("train.precision",)  # fmt: skip
 """Fields, or how they begin, that a run without a world model makes no use of."""
 

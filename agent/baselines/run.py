@@ -54,7 +54,7 @@ class Baseline:
     def __init__(self, config: Config, folder: Path):
         assert isinstance(config.agent, PPOConfig)
         self.config, self.folder, self.agent = config, folder, config.agent
-        machine.settle(config.train.threads)
+        machine.configure_threads(config.train.threads)
         found = checkpoint.load_latest(folder / "checkpoints")
         begun = found[0] if found else 0
         seed = int(np.random.SeedSequence([config.seed, begun]).generate_state(1)[0]) % (SEEDS // 2)
@@ -86,10 +86,10 @@ class Baseline:
             return
         if left > 0:
             self.algorithm.learn(left, callback=_Between(self), log_interval=NEVER, reset_num_timesteps=False)
-        self.keep_up()
+        self.run_scheduled()
         self.progress.close()
 
-    def keep_up(self) -> None:
+    def run_scheduled(self) -> None:
         """Evaluates, draws and saves where that is due; what an interrupt cuts off stays due."""
         for name, act in (("evaluate", self.evaluate), ("save", self.draw)):
             if self.schedule.due(name, self.steps):
@@ -143,7 +143,7 @@ class Baseline:
             "env": self.config.env,
             "agent": self.agent.name,
         }
-        checkpoint.save(self.folder / "checkpoints", self.steps, tensors, meta, self.config.train.keep)
+        checkpoint.save(self.folder / "checkpoints", self.steps, tensors, meta, self.config.train.max_checkpoints)
 
     def draw(self) -> None:
         """The figure of returns so far."""
@@ -193,7 +193,7 @@ class _Between(BaseCallback):
     def _on_rollout_start(self) -> None:
         self._spend("act")
         self.run.updated()
-        self.run.keep_up()
+        self.run.run_scheduled()
         self._since = time.perf_counter()  # evaluations count themselves
 
     def _on_step(self) -> bool:

@@ -35,23 +35,23 @@ class EnlargedCNN(NatureCNN):
 
 
 def algorithm(config: PPOConfig, environments: VecEnv, seed: int, device: torch.device) -> PPO | RecurrentPPO:
-    """PPO on these environments, whose images it is shown `config.frames` of at once."""
+    """PPO on these environments, whose images it is shown `config.frame_stack` of at once."""
     space = environments.observation_space
     if _is_image(space):
-        environments = VecFrameStack(environments, config.frames, channels_order="last")
+        environments = VecFrameStack(environments, config.frame_stack, channels_order="last")
     return _kind(config)(
         _name(config, space),
         environments,
         learning_rate=config.learning_rate,
-        n_steps=config.rollout,
-        batch_size=config.batch,
-        n_epochs=config.epochs,
-        gamma=config.discount,
+        n_steps=config.n_steps,
+        batch_size=config.batch_size,
+        n_epochs=config.n_epochs,
+        gamma=config.gamma,
         gae_lambda=config.lam,
         clip_range=config.clip_range,
-        ent_coef=config.entropy,
-        vf_coef=config.value_weight,
-        max_grad_norm=config.clip,
+        ent_coef=config.entropy_scale,
+        vf_coef=config.value_scale,
+        max_grad_norm=config.grad_clip,
         policy_kwargs=_options(config, space),
         seed=seed,
         device=device,
@@ -64,7 +64,7 @@ def policy(config: PPOConfig, observations: Box, actions: Space) -> ActorCriticP
     if _is_image(observations):
         height, width, channels = observations.shape
         observations = VecTransposeImage.transpose_space(
-            Box(0, 255, (height, width, channels * config.frames), np.uint8)
+            Box(0, 255, (height, width, channels * config.frame_stack), np.uint8)
         )
     made = _kind(config).policy_aliases[name](observations, actions, lambda _: config.learning_rate, **options)
     assert isinstance(made, ActorCriticPolicy)
@@ -83,7 +83,7 @@ class Player:
 
     def __init__(self, policy: ActorCriticPolicy, config: PPOConfig, greedy: bool = False):
         self.policy, self.greedy = policy, greedy
-        self._stack = FrameStack(config.frames)
+        self._stack = FrameStack(config.frame_stack)
         self._memory: tuple[np.ndarray, ...] | None = None
 
     def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
@@ -107,8 +107,8 @@ def _name(config: PPOConfig, space: Space) -> str:
 
 def _options(config: PPOConfig, space: Space) -> dict[str, Any]:
     """The networks, as Stable-Baselines3 names their parts."""
-    options: dict[str, Any] = {"lstm_hidden_size": config.lstm} if config.recurrent else {}
+    options: dict[str, Any] = {"lstm_hidden_size": config.lstm_hidden_size} if config.recurrent else {}
     if not _is_image(space):
-        return options | {"net_arch": [config.units, config.units]}
+        return options | {"net_arch": [config.hidden, config.hidden]}
     assert space.shape is not None
     return options | {"features_extractor_class": NatureCNN if min(space.shape[:2]) >= SMALLEST else EnlargedCNN}

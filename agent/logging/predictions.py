@@ -48,11 +48,11 @@ def predict(
     starts, index, features = [], [], []
     with learner.autocast():
         for begin in range(0, length, window):
-            trajectory = model.observe(rows[:, begin : begin + window], state, mode=True)
-            state = trajectory.final
-            starts.append(trajectory.starts[0])
-            index.append(trajectory.start_index + begin)
-            features.append(trajectory.feature[0])
+            output = model.observe(rows[:, begin : begin + window], state, sample=False)
+            state = output.last_state
+            starts.append(output.start_states[0])
+            index.append(output.start_index + begin)
+            features.append(output.feature[0])
         at = torch.cat(index)
         fits = at + horizon < length
         if not fits.any():
@@ -63,20 +63,20 @@ def predict(
         at, state = at[chosen], torch.cat(starts)[chosen]
         frames = at[:, None] + torch.arange(1, horizon + 1, device=at.device)  # (W, horizon)
         action = rows.action[0, frames]  # (W, horizon, A)
-        predicted = _roll(learner, state, action, mode=True)
+        predicted = _roll(learner, state, action, sample=False)
         expected = torch.zeros_like(predicted)
         for _ in range(dreams):
-            expected += _roll(learner, state, action, mode=False) / dreams
+            expected += _roll(learner, state, action, sample=True) / dreams
         reconstructed = torch.stack([model.decode(torch.cat(features)[frames[:, i]]) for i in range(horizon)], 1)
     truth = rows.observation[0].float() / 255
     return Windows(at, truth[at], truth[frames], predicted, expected, reconstructed.clamp(0, 1))
 
 
-def _roll(learner: Learner, state: State, action: Tensor, mode: bool) -> Tensor:
+def _roll(learner: Learner, state: State, action: Tensor, sample: bool) -> Tensor:
     """Decoded frames (W, horizon, H, W, C) of one dream from each State under actions (W, horizon, A)."""
     frames = []
     for step in range(action.shape[1]):
-        state = learner.model.dream(state, action[:, step], mode)
+        state = learner.model.dream(state, action[:, step], sample)
         frames.append(learner.model.decode(learner.model.feature(state)).clamp(0, 1))
     return torch.stack(frames, 1)
 

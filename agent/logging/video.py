@@ -11,7 +11,7 @@ from agent.logging.predictions import MOVING_DB, Windows, predict, psnr
 from agent.training.learner import Learner
 from replay import Episode
 from replay.atomic import replace_atomically
-from worldmodel import Rows
+from worldmodel import SequenceBatch
 
 CONTEXT, PREDICTED = (60, 160, 60), (215, 120, 30)
 """Bar colours: frames that the model saw; frames that it imagines."""
@@ -38,14 +38,16 @@ def openloop_video(
 
 
 @torch.no_grad()
-def dream_video(learner: Learner, past: Rows, path: Path, horizon: int = 60, dreams: int = 4, zoom: int = 3) -> None:
+def dream_video(
+    learner: Learner, past: SequenceBatch, path: Path, horizon: int = 60, dreams: int = 4, zoom: int = 3
+) -> None:
     """Writes an mp4 of `dreams` sampled dreams side by side, all from the same `past` (1, T): an episode's first rows.
 
     The policy acts in each for `horizon` frames, on what it dreams; before it, the last 15 frames of the past.
     """
     model, act = learner.model, learner.agent.act
     with learner.autocast():
-        state = torch.cat([model.observe(past, model.initial(1), mode=True).final] * dreams)
+        state = torch.cat([model.observe(past, model.initial(1), sample=False).last_state] * dreams)
         frames = []
         for _ in range(horizon):
             state = model.dream(state, act(model.feature(state)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.logging.sinks import Sink
 from agent.runs.config import Config
-from agent.runs.fields import ConfigError, plain
+from agent.runs.fields import ConfigError, to_dict
 from replay.atomic import write_text_atomically
 
 
@@ -33,7 +33,7 @@ class WeightsAndBiases(Sink):
                 resume="allow" if config.wandb == "online" else None,
                 mode=config.wandb,
                 dir=folder,
-                config=plain(config),
+                config=to_dict(config),
                 settings=wandb.Settings(console="off"),
             )
         except wandb.errors.Error as error:

@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> Config:
         base = stored
     else:
         with refusals():
-            kind = envs.kind(asked.env)
+            kind = envs.obs_type(asked.env)
         base = presets.apply(asked.preset, kind, plain)
     # The preset of a stored run is compared even where this command leaves it out: `--preset debug` once must
     # not make the plain command, later, take up a toy run.

@@ -12,10 +12,10 @@ import yaml
 import worldmodel
 from agent.actor_critic import ActorCriticConfig
 from agent.baselines.ppo import BASELINES, PPOConfig, unread
-from agent.runs.fields import ConfigError, did_you_mean, fields, from_plain, plain, refusals
+from agent.runs.fields import ConfigError, did_you_mean, fields, from_dict, refusals, to_dict
 from replay.atomic import write_text_atomically
 from worldmodel import plugins
-from worldmodel.lssvwm import SCANS, STACKS, LSSVWMConfig
+from worldmodel.lssvwm import LAYER_TYPES, SCANS, LSSVWMConfig
 from worldmodel.neighbours import NeighbourConfig
 from worldmodel.rssm import RSSMConfig
 
@@ -32,19 +32,19 @@ class ReplayConfig:
 
     capacity: int = 1_000_000
     """Most environment steps kept; the oldest episodes are deleted beyond it."""
-    batch: int = 8
-    """Walkers read at once: B."""
-    frames: int = 64
-    """Frames in a window: T; a multiple of worldmodel.block_frames."""
-    first_frames: int = 0
+    batch_size: int = 8
+    """SequenceSampler read at once: B."""
+    batch_length: int = 64
+    """Frames in a window: T; a multiple of worldmodel.state_interval."""
+    curriculum_start: int = 0
     """Frames in the first windows: they double, at fewer a batch, up to `frames` by half of training; 0: no growth."""
-    restart: float = 0.0
+    random_start_prob: float = 0.0
     """Chance at each window that a walker goes elsewhere with empty memory; at 1 none reaches beyond its window."""
 
     def stages(self) -> list[tuple[int, int]]:
         """(batch, frames) of each stage of growth, shortest windows first; batch * frames stays."""
-        found = [(self.batch, self.frames)]
-        while self.first_frames and found[0][1] % 2 == 0 and found[0][1] // 2 >= self.first_frames:
+        found = [(self.batch_size, self.batch_length)]
+        while self.curriculum_start and found[0][1] % 2 == 0 and found[0][1] // 2 >= self.curriculum_start:
             found.insert(0, (found[0][0] * 2, found[0][1] // 2))
         return found
 
@@ -55,13 +55,13 @@ class TrainConfig:
 
     prefill: int = 1_000
     """Steps of a random policy before learning begins."""
-    ratio: float = 32.0
+    replay_ratio: float = 32.0
     """Replayed frames for each environment step."""
     learning_rate: float = 4e-4
     """World model's AdamW learning rate."""
-    final_rate: float = 1.0
+    lr_end_fraction: float = 1.0
     """Share of that rate left at the last step; it falls linearly from the first."""
-    clip: float = 100.0
+    grad_clip: float = 100.0
     """Largest gradient norm of the world model."""
     log_every: int = 20
     """Updates between lines of metrics.jsonl."""
@@ -71,7 +71,7 @@ class TrainConfig:
     """Episodes in each evaluation, on seeds of their own."""
     save_every: int = 2_000
     """Steps between checkpoints."""
-    keep: int = 2
+    max_checkpoints: int = 2
     """Checkpoints kept."""
     video_every: int = 8_000
     """Steps between open-loop videos."""
@@ -110,16 +110,25 @@ class Config:
 
 
 MAY_BE_ZERO = {"seed", "prefill", "threads", "entropy", "replay_value", "free_nats", "unimix", "lam"} | {
-    "first_frames",
+    "curriculum_start",
     "restart",
-    "blind_windows",
-    "checkpoint_frames",
+    "open_loop_prob",
+    "remat_frames",
     "hidden",
 }
 """Numbers, by the last part of their name, that may be zero, as loss weights may. The rest are positive."""
 AT_LEAST_ONE = {"discount_horizon"}
 """Numbers, by the last part of their name, that begin at one."""
-AT_MOST_ONE = {"discount", "final_rate", "restart", "blind_windows", "unimix", "lam", "slow_rate", "return_rate"}
+AT_MOST_ONE = {
+    "discount",
+    "lr_end_fraction",
+    "restart",
+    "open_loop_prob",
+    "unimix",
+    "lam",
+    "slow_critic_tau",
+    "return_norm_rate",
+}
 """Numbers, by the last part of their name, that are shares."""
 
 
@@ -151,7 +160,7 @@ def validate(config: Config) -> None:
 def _refusals(config: Config) -> Iterator[str]:
     outsider = not isinstance(config.worldmodel, WorldModelConfig)
     for name, leaf in fields(config).items():
-        if outsider and name.startswith("worldmodel.") and name != "worldmodel.block_frames":
+        if outsider and name.startswith("worldmodel.") and name != "worldmodel.state_interval":
             continue  # its own class says what its options may be
         numbers = [n for size in leaf.value for n in size] if isinstance(leaf.value, tuple) else [leaf.value]
         for number in numbers:
@@ -161,49 +170,49 @@ def _refusals(config: Config) -> Iterator[str]:
     if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]*))?", device):
         yield f"train.device wants auto, cpu, cuda or cuda:<number>, got {device!r}"
     if isinstance(config.agent, PPOConfig):
-        steps = config.envs * config.agent.rollout
-        if steps % config.agent.batch:
+        steps = config.envs * config.agent.n_steps
+        if steps % config.agent.batch_size:
             yield (
-                f"agent.batch ({config.agent.batch}) must divide envs * agent.rollout ({config.envs} * "
-                f"{config.agent.rollout} = {steps}): a rollout is gone through in whole minibatches"
+                f"agent.batch_size ({config.agent.batch_size}) must divide envs * agent.n_steps ({config.envs} * "
+                f"{config.agent.n_steps} = {steps}): a rollout is gone through in whole minibatches"
             )
         return
     model = config.worldmodel
-    yield from _window_refusals(config.replay, model.block_frames)
+    yield from _window_refusals(config.replay, model.state_interval)
     if isinstance(model, LSSVWMConfig):
-        if model.checkpoint_frames % model.block_frames:
+        if model.remat_frames % model.state_interval:
             yield (
-                f"worldmodel.checkpoint_frames ({model.checkpoint_frames}) must be 0 or a multiple of "
-                f"worldmodel.block_frames ({model.block_frames}): memory is handed on at the end of a block"
+                f"worldmodel.remat_frames ({model.remat_frames}) must be 0 or a multiple of "
+                f"worldmodel.state_interval ({model.state_interval}): memory is handed on at the end of a block"
             )
         if not model.blocks:
             yield "worldmodel.blocks names no block size"
         stack = model.stack().name if isinstance(model, NeighbourConfig) else model.name
-        if model.width % model.heads:
-            yield f"worldmodel.width ({model.width}) must be a multiple of worldmodel.heads ({model.heads})"
-        inner = model.expand * model.width
-        if SCANS.intersection(STACKS[stack]) and inner % model.head_width:
+        if model.d_model % model.n_heads:
+            yield f"worldmodel.d_model ({model.d_model}) must be a multiple of worldmodel.n_heads ({model.n_heads})"
+        inner = model.expand * model.d_model
+        if SCANS.intersection(LAYER_TYPES[stack]) and inner % model.headdim:
             yield (
-                f"worldmodel.expand * worldmodel.width ({model.expand} * {model.width} = {inner}) must be a "
-                f"multiple of worldmodel.head_width ({model.head_width})"
+                f"worldmodel.expand * worldmodel.d_model ({model.expand} * {model.d_model} = {inner}) must be a "
+                f"multiple of worldmodel.headdim ({model.headdim})"
             )
-        if stack == "s5" and model.state % 2:
-            yield f"worldmodel.state ({model.state}) must be even for s5: its states come in conjugate pairs"
-        if round(model.mlp * model.width) < 1:
-            yield f"worldmodel.mlp * worldmodel.width ({model.mlp} * {model.width}) must come to 1 unit or more"
+        if stack == "s5" and model.d_state % 2:
+            yield f"worldmodel.d_state ({model.d_state}) must be even for s5: its states come in conjugate pairs"
+        if round(model.mlp_ratio * model.d_model) < 1:
+            yield f"worldmodel.mlp_ratio * worldmodel.d_model ({model.mlp_ratio} * {model.d_model}) must come to 1 unit or more"
 
 
 def _window_refusals(replay: ReplayConfig, block: int) -> Iterator[str]:
-    first, frames = replay.first_frames, replay.frames
+    first, frames = replay.curriculum_start, replay.batch_length
     halves = [frames // 2**times for times in range(frames.bit_length()) if frames % 2**times == 0]
-    wanted = f"must be a multiple of worldmodel.block_frames ({block}): a window is cut into blocks"
+    wanted = f"must be a multiple of worldmodel.state_interval ({block}): a window is cut into blocks"
     if frames % block:
-        yield f"replay.frames ({frames}) {wanted}"
+        yield f"replay.batch_length ({frames}) {wanted}"
     if first and first not in halves:
         lengths = ", ".join(str(length) for length in reversed(halves) if length % block == 0)
-        yield f"replay.first_frames ({first}) must be one of 0, {lengths}: they double up to replay.frames ({frames})"
+        yield f"replay.curriculum_start ({first}) must be one of 0, {lengths}: they double up to replay.batch_length ({frames})"
     if first % block:
-        yield f"replay.first_frames ({first}) {wanted}"
+        yield f"replay.curriculum_start ({first}) {wanted}"
 
 
 def _number_refusals(name: str, number: float) -> Iterator[str]:
@@ -221,7 +230,7 @@ def _number_refusals(name: str, number: float) -> Iterator[str]:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the configuration as YAML, in one step; for a baseline without what it makes no use of."""
-    tree = plain(config)
+    tree = to_dict(config)
     if isinstance(config.agent, PPOConfig):
         sections = {name: section for name, section in tree.items() if not unread(f"{name}.")}
         sections["train"] = {name: value for name, value in tree["train"].items() if not unread(f"train.{name}")}
@@ -244,7 +253,7 @@ def load_config(path: Path) -> Config:
         config = Config(worldmodel=model_config(model)) if model is not None else Config()
         if agent is not None:
             config.agent = agent_config(agent)
-        config = from_plain(config, tree)
+        config = from_dict(config, tree)
         validate(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -40,7 +40,7 @@ class Field:
 
 
 def fields(config: Any, prefix: str = "") -> dict[str, Field]:
-    """Every leaf of a nested dataclass by dotted name, in order: `train.ratio -> Field(float, 32.0)`."""
+    """Every leaf of a nested dataclass by dotted name, in order: `train.replay_ratio -> Field(float, 32.0)`."""
     hints = get_type_hints(type(config))
     found: dict[str, Field] = {}
     for field in dataclasses.fields(config):
@@ -52,7 +52,7 @@ def fields(config: Any, prefix: str = "") -> dict[str, Field]:
     return found
 
 
-def changed(config: Nested, values: Mapping[str, Any]) -> Nested:
+def replace(config: Nested, values: Mapping[str, Any]) -> Nested:
     """A copy of `config` with the fields of these dotted names replaced. Unknown names are a ConfigError."""
     known = fields(config)
     result = copy.deepcopy(config)
@@ -70,7 +70,7 @@ def changed(config: Nested, values: Mapping[str, Any]) -> Nested:
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`: did you mean X?` with the known name nearest to `name`; empty where none is near.
 
-    A last part that stands in one known name alone is nearest of all: `--ratio` means `--train.ratio`.
+    A last part that stands in one known name alone is nearest of all: `--ratio` means `--train.replay_ratio`.
     """
     names = list(known)
     by_case = {known_name.lower(): known_name for known_name in names}
@@ -103,7 +103,7 @@ def format_blocks(blocks: Blocks) -> str:
     return ",".join(f"{height}x{width}" for height, width in blocks)
 
 
-def plain(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as nested mappings of texts and numbers, as YAML and JSON hold them."""
     result: dict[str, Any] = {}
     for name, field in fields(config).items():
@@ -115,7 +115,7 @@ def plain(config: Any) -> dict[str, Any]:
     return result
 
 
-def from_plain(config: Nested, tree: Any) -> Nested:
+def from_dict(config: Nested, tree: Any) -> Nested:
     """`config` with what the nested mappings say; fields that they leave out keep their value.
 
     Unknown names and values of a wrong type are ConfigErrors.
@@ -137,7 +137,7 @@ def from_plain(config: Nested, tree: Any) -> Nested:
                 raise ConfigError(f"unknown field {name}{did_you_mean(name, known)}")
 
     walk(tree, "")
-    return changed(config, values)
+    return replace(config, values)
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:

@@ -8,11 +8,11 @@ from pathlib import Path
 from agent.runs import machine
 from agent.runs.config import Config, load_config, save_config, validate
 from agent.runs.fields import ConfigError, Field, fields, format_blocks
-from agent.runs.lock import alone
+from agent.runs.lock import run_lock
 
 FOLDERS = ("episodes", "checkpoints", "plots", "videos")
 
-FREE = {"run_dir", "steps", "wandb", "tensorboard", "worldmodel.checkpoint_frames"} | {
+RESUME_MUTABLE = {"run_dir", "steps", "wandb", "tensorboard", "worldmodel.remat_frames"} | {
     f"train.{name}" for name in ("log_every", "eval_every", "save_every", "video_every", "keep", "threads", "device")
 }
 """What a resumed run may change: how long, how often and where.
@@ -73,7 +73,7 @@ def training(config: Config) -> Iterator[Path]:
         machine.check(config)
     with _one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with run_lock(folder):
         with _one_line(folder):
             save_config(config, folder / "config.yaml")
             make_folders(folder)
@@ -98,7 +98,7 @@ def _refuse_another(folder: Path, stored: Config, config: Config) -> None:
     then, now = fields(stored), fields(config)
     for name in ["agent.name", *now]:
         # Fields that only one of the two has come with another world model or agent, whose name is refused first.
-        if name in FREE or name not in then or then[name].value == now[name].value:
+        if name in RESUME_MUTABLE or name not in then or then[name].value == now[name].value:
             continue
         raise ConfigError(
             f"run folder {folder} was made with {option(name)} {_spelt(then[name])}, "

@@ -16,7 +16,7 @@ _held: dict[Key, int] = {}
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in an existing folder; the lock goes with the process, however that ends.
 
     Within itself, in one process, it does nothing, and nothing where there are no locks. Raises ConfigError where

@@ -14,7 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's mallopt (malloc.h)."""
 
 
-def settle(threads: int) -> None:
+def configure_threads(threads: int) -> None:
     """So many threads for this process; 0 leaves as many as torch has. What it frees stays with it, to be used again.
 
     An update takes and frees a gigabyte in tensors of many megabytes. glibc gives such memory back to the system,

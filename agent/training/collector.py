@@ -13,7 +13,7 @@ Policy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Finished:
+class EpisodeStats:
     """An episode that has just ended."""
 
     ret: float  # sum of rewards
@@ -44,7 +44,7 @@ class Collector:
         self._actions = policy(self._observation, self._is_first)
         self.environments.step_async(self._actions)
 
-    def finish(self) -> tuple[int, list[Finished]]:
+    def finish(self) -> tuple[int, list[EpisodeStats]]:
         """Waits for the step. -> (steps made, episodes ended); resets are not steps."""
         self._observation, reward, terminated, truncated, _ = self.environments.step_wait()
         self._is_first = self._ended
@@ -59,6 +59,6 @@ class Collector:
             self._lengths[i] += 1
             if terminated[i] or truncated[i]:
                 self.replay.add(builder.finish())
-                done.append(Finished(float(self._returns[i]), int(self._lengths[i])))
+                done.append(EpisodeStats(float(self._returns[i]), int(self._lengths[i])))
         self._ended = (terminated | truncated) & ~self._is_first
         return int((~self._is_first).sum()), done

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from agent.runs.config import ReplayConfig
-from replay import Replay, Walkers
+from replay import Replay, SequenceSampler
 
 
 class Windows:
@@ -20,7 +20,7 @@ class Windows:
         self._begin(0)
 
     def next(self, progress: float) -> dict[str, np.ndarray]:
-        """Rows (B, T, ...) as `Walkers.next` gives them, for a run that is `progress` (0 to 1) done."""
+        """SequenceBatch (B, T, ...) as `SequenceSampler.next` gives them, for a run that is `progress` (0 to 1) done."""
         before = len(self.stages) - 1
         stage = min(int(progress * 2 * before), before)
         if stage > self.stage:  # a run that is made longer after all keeps its windows
@@ -29,7 +29,9 @@ class Windows:
 
     def _begin(self, stage: int) -> None:
         self.stage = stage
-        self.walkers = Walkers(self.replay, self.stages[stage][0], self.seed + stage, self.config.restart)
+        self.walkers = SequenceSampler(
+            self.replay, self.stages[stage][0], self.seed + stage, self.config.random_start_prob
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The stage, and where its walkers stand: plain JSON."""

@@ -55,20 +55,20 @@ def own_seed(seed: int) -> int:
     return int(np.random.SeedSequence([seed, rank()]).generate_state(1)[0]) >> 2 if rank() else seed
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes are here."""
     if dist.is_initialized():
         dist.barrier()
 
 
-def share(tensors: Iterable[Tensor]) -> None:
+def broadcast(tensors: Iterable[Tensor]) -> None:
     """Gives all processes the first one's values, in place."""
     if dist.is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
-def average(tensors: Iterable[Tensor]) -> None:
+def all_mean(tensors: Iterable[Tensor]) -> None:
     """Replaces floating-point tensors by their means over all processes, in place and in one message."""
     if not dist.is_initialized():
         return
@@ -80,19 +80,19 @@ def average(tensors: Iterable[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-def total(number: int) -> int:
+def all_sum(number: int) -> int:
     """The sum over all processes."""
     return _reduced(number, dist.ReduceOp.SUM)
 
 
-def least(number: int) -> int:
+def all_min(number: int) -> int:
     """The smallest over all processes."""
     return _reduced(number, dist.ReduceOp.MIN)
 
 
-def same(number: int) -> bool:
+def all_equal(number: int) -> bool:
     """Whether all processes say this number."""
-    return least(number) == -least(-number)
+    return all_min(number) == -all_min(-number)
 
 
 def _reduced(number: int, how: dist.ReduceOp.RedOpType) -> int:

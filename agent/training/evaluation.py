@@ -7,7 +7,7 @@ from gymnasium.vector import VectorEnv
 
 import envs
 from agent.actor import Actor
-from agent.training.collector import Finished, Policy
+from agent.training.collector import EpisodeStats, Policy
 from agent.training.learner import Learner
 
 SEEDS = 1_000_000
@@ -21,7 +21,7 @@ def evaluate(
     greedy: bool = False,
     side_by_side: int = 8,
     report: Callable[[int], object] = lambda done: None,
-) -> list[Finished]:
+) -> list[EpisodeStats]:
     """`episodes` whole episodes of `env`, on the seeds from SEEDS on: the same ones every time.
 
     Every environment plays an equal number, or one more: taking the first to end would favour short ones. `report`
@@ -36,11 +36,11 @@ def evaluate_policy(
     episodes: int,
     side_by_side: int = 8,
     report: Callable[[int], object] = lambda done: None,
-) -> list[Finished]:
+) -> list[EpisodeStats]:
     """`evaluate` for any policy: `make` gives it for as many environments."""
     n = min(episodes, side_by_side)
     environments = envs.make_vector(env, n)
-    done: list[Finished] = []
+    done: list[EpisodeStats] = []
     try:
         for episode in play(make(n), environments, episodes):
             done.append(episode)
@@ -52,7 +52,7 @@ def evaluate_policy(
 
 def play(
     policy: Policy, environments: VectorEnv, episodes: int, forget: int | None = None, seed: int = SEEDS
-) -> Iterator[Finished]:
+) -> Iterator[EpisodeStats]:
     """Episodes of a policy as they end, each environment's share of them; environments are reset from `seed` on.
 
     At frame `forget` of each episode (the reset's is frame 0) the policy is told that an episode begins: what it kept
@@ -70,10 +70,10 @@ def play(
         returns, lengths = np.where(is_first, 0, returns + reward), np.where(is_first, 0, lengths + 1)
         for i in np.flatnonzero(ended & (left > 0)):
             left[i] -= 1
-            yield Finished(float(returns[i]), int(lengths[i]))
+            yield EpisodeStats(float(returns[i]), int(lengths[i]))
 
 
-def summary(done: Sequence[Finished]) -> dict[str, float]:
+def summary(done: Sequence[EpisodeStats]) -> dict[str, float]:
     """What a run's log says of an evaluation."""
     returns = np.array([episode.ret for episode in done])
     return {

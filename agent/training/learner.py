@@ -21,7 +21,7 @@ from agent.runs.flatten import flatten, optimizer_tensors, restore_optimizer, un
 from agent.runs.folder import run_folder, stored_config
 from agent.training import distributed
 from replay import Episode
-from worldmodel import Rows, pretrained
+from worldmodel import SequenceBatch, pretrained
 from worldmodel.lssvwm import LSSVWM
 from worldmodel.rollout import dream
 
@@ -44,9 +44,9 @@ class Learner:
         self.agent = ActorCritic(config.agent, *sizes, continuous).to(self.device)
         self.model_optimizer = _optimizer(self.model, config.train.learning_rate)
         self.agent_optimizer = _optimizer(self.agent, config.agent.learning_rate)
-        self.state = self.model.initial(config.replay.batch)
+        self.state = self.model.initial(config.replay.batch_size)
         self.updates = 0
-        self.skipped = 0
+        self.nonfinite_updates = 0
         self._bad = 0
 
     def begin(self) -> str | None:
@@ -64,12 +64,12 @@ class Learner:
         """The precision of everything but parameters, decays and states."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16")
 
-    def rows(self, arrays: dict[str, np.ndarray]) -> Rows:
+    def rows(self, arrays: dict[str, np.ndarray]) -> SequenceBatch:
         """Replay's arrays (B, T, ...) on the device."""
         tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
-        return Rows(**tensors, batch_size=tensors["reward"].shape)
+        return SequenceBatch(**tensors, batch_size=tensors["reward"].shape)
 
-    def episodes(self, episodes: Sequence[Episode]) -> Rows:
+    def episodes(self, episodes: Sequence[Episode]) -> SequenceBatch:
         """Whole episodes of one length side by side, (episodes, L); a ValueError where lengths differ."""
         lengths = {len(episode) for episode in episodes}
         if len(lengths) != 1:
@@ -88,59 +88,59 @@ class Learner:
         rows = self.rows(arrays)
         if len(rows) != len(self.state):  # windows of another length, by other walkers
             self.state = self.model.initial(len(rows))
-        trajectory, out = self.learn_model(rows)
+        output, out = self.update_world_model(rows)
         if not torch.isfinite(out["model/grad_norm"]):  # nothing that came of this update is to be trusted
             self.state = self.model.initial(len(rows))
         else:
-            self.state = trajectory.final.detach().clone()  # not a view that keeps the whole window alive
+            self.state = output.last_state.detach().clone()  # not a view that keeps the whole window alive
             if agent:
-                out |= self.learn_agent(rows, trajectory)
+                out |= self.update_actor_critic(rows, output)
         last = "agent/grad_norm" if agent else "model/grad_norm"
-        distributed.average(self._running())
+        distributed.all_mean(self._running())
         self._count(last in out and bool(torch.isfinite(out[last])))
         return out
 
-    def share(self) -> None:
+    def broadcast(self) -> None:
         """Gives all processes the weights and the optimisers' figures of the first one."""
         tensors = self._networks()
         for name, optimizer in self._optimizers().items():
             tensors |= optimizer_tensors(name, optimizer)[0]
-        distributed.share(tensors[name] for name in sorted(tensors))  # a checkpoint restores in any order
-        self.updates = distributed.least(self.updates)
+        distributed.broadcast(tensors[name] for name in sorted(tensors))  # a checkpoint restores in any order
+        self.updates = distributed.all_min(self.updates)
 
     def _running(self) -> list[Tensor]:
         """Figures that follow what was seen, beside the weights."""
         return [b for module in (self.model, self.agent) for b in module.buffers() if b.is_floating_point()]
 
-    def learn_model(self, rows: Rows) -> tuple[worldmodel.Trajectory, dict[str, Tensor]]:
+    def update_world_model(self, rows: SequenceBatch) -> tuple[worldmodel.ObserveOutput, dict[str, Tensor]]:
         """One step of the world model on the walkers' windows; what it made of them, and figures by name."""
         with self.autocast():
-            losses, trajectory, figures = self.model.loss(rows, self.state)
-        loss = worldmodel.total(losses, self.model.weights())
+            losses, output, figures = self.model.loss(rows, self.state)
+        loss = worldmodel.total(losses, self.model.loss_scales())
         out = {f"model/loss/{k}": v.detach() for k, v in losses.items()} | {f"model/{k}": v for k, v in figures.items()}
         out["model/loss"] = loss.detach()
-        out["model/grad_norm"] = self._step(loss, self.model, self.model_optimizer, self.config.train.clip)
-        return trajectory, out
+        out["model/grad_norm"] = self._step(loss, self.model, self.model_optimizer, self.config.train.grad_clip)
+        return output, out
 
-    def learn_agent(self, rows: Rows, trajectory: worldmodel.Trajectory) -> dict[str, Tensor]:
-        """One step of the actor-critic on dreams from the trajectory's starts; figures by name."""
-        alive = ~rows.terminated[:, trajectory.start_index]
-        starts = trajectory.starts.detach().reshape(-1)
+    def update_actor_critic(self, rows: SequenceBatch, output: worldmodel.ObserveOutput) -> dict[str, Tensor]:
+        """One step of the actor-critic on dreams from the output's starts; figures by name."""
+        alive = ~rows.terminated[:, output.start_index]
+        starts = output.start_states.detach().reshape(-1)
         with self.autocast():
             dreamed = dream(self.model, self.agent.act, starts, alive.reshape(-1), self.agent.config.horizon)
         with self.autocast():  # its own context: weights cast without gradients must not be used again
-            losses, figures = self.agent.loss(dreamed, trajectory.feature.detach(), rows)
+            losses, figures = self.agent.loss(dreamed, output.feature.detach(), rows)
         loss = torch.stack(list(losses.values())).sum()
         out = {f"agent/loss/{k}": v.detach() for k, v in losses.items()} | {f"agent/{k}": v for k, v in figures.items()}
-        out["agent/grad_norm"] = self._step(loss, self.agent, self.agent_optimizer, self.config.agent.clip)
-        self.agent.follow()
+        out["agent/grad_norm"] = self._step(loss, self.agent, self.agent_optimizer, self.agent.config.grad_clip)
+        self.agent.update_slow_critic()
         return out
 
     def anneal(self, progress: float) -> None:
         """Sets the world model's learning rate for a run that is `progress` (0 to 1) done."""
         train = self.config.train
         for group in self.model_optimizer.param_groups:
-            group["lr"] = train.learning_rate * (1 - (1 - train.final_rate) * min(progress, 1.0))
+            group["lr"] = train.learning_rate * (1 - (1 - train.lr_end_fraction) * min(progress, 1.0))
 
     def _step(self, loss: Tensor, module: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
         """Backward and one optimiser step, skipped where it is not finite. -> the gradient's norm"""
@@ -148,7 +148,7 @@ class Learner:
         loss.backward()
         loss = loss.detach()
         with torch.no_grad():
-            distributed.average([loss, *(p.grad for p in module.parameters() if p.grad is not None)])
+            distributed.all_mean([loss, *(p.grad for p in module.parameters() if p.grad is not None)])
         norm = torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], clip)
         norm = torch.where(torch.isfinite(loss), norm, torch.nan)
         if torch.isfinite(norm):
@@ -158,7 +158,7 @@ class Learner:
     def _count(self, good: bool) -> None:
         """Counts an update that was skipped, in whole or for the agent alone."""
         self.updates += 1
-        self.skipped += not good
+        self.nonfinite_updates += not good
         self._bad = 0 if good else self._bad + 1
         if self._bad >= self.PATIENCE:
             raise Diverged(
@@ -169,7 +169,7 @@ class Learner:
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a checkpoint needs to go on from here: tensors by name, and JSON."""
         tensors = self._networks() | flatten("walkers", self.state)
-        meta: dict[str, Any] = {"updates": self.updates, "skipped": self.skipped}
+        meta: dict[str, Any] = {"updates": self.updates, "nonfinite_updates": self.nonfinite_updates}
         for name, optimizer in self._optimizers().items():
             part, meta[name] = optimizer_tensors(name, optimizer)
             tensors |= part
@@ -186,7 +186,7 @@ class Learner:
             self.state = TensorDict(unflatten("walkers", leaves), batch_size=walkers.batch_size).auto_batch_size_(1)
         for name, optimizer in self._optimizers().items():
             restore_optimizer(name, optimizer, tensors, meta[name])
-        self.updates, self.skipped = meta["updates"], meta["skipped"]
+        self.updates, self.nonfinite_updates = meta["updates"], meta["nonfinite_updates"]
 
     def restore_networks(self, tensors: dict[str, Tensor]) -> None:
         """Puts back the weights alone: enough to act, dream and evaluate. Raises CheckpointError as `restore`."""

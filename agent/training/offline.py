@@ -18,7 +18,7 @@ from agent.runs.flatten import restore_rng, rng_state
 from agent.training.curriculum import Windows
 from agent.training.learner import Learner
 from agent.training.schedule import Schedule, uninterrupted
-from replay import Replay, Walkers
+from replay import Replay, SequenceSampler
 from replay.progress import Progress
 from worldmodel import total
 
@@ -26,7 +26,7 @@ EVERYTHING = 1 << 62
 """Capacity of a replay that deletes nothing: the episodes are not ours."""
 
 
-def teach(
+def train_offline(
     config: Config,
     folder: Path,
     data: Path,
@@ -38,7 +38,7 @@ def teach(
     """The world model of `config` after `updates` on the episodes in `data`; taken up from its last checkpoint.
 
     Every tenth of the way, the losses on windows of `held_out_frames` of the episodes in `held_out` are logged as
-    `heldout/...`: longer than training's windows, since memory is asked to reach further than it was taught. An
+    `val/...`: longer than training's windows, since memory is asked to reach further than it was taught. An
     interrupt saves first and says how to go on. The progress goes to `stream`, by default standard error.
 
     Raises ConfigError where `data` holds no episodes, where the folder is an agent's run, and as `Learner.begin`,
@@ -47,7 +47,7 @@ def teach(
     replay = Replay(data, EVERYTHING)
     if not len(replay):
         raise ConfigError(f"{data} holds no episodes")
-    machine.settle(config.train.threads)
+    machine.configure_threads(config.train.threads)
     torch.manual_seed(config.seed)
     example = replay.get(replay.names()[0])
     learner = Learner(config, example.observation.shape[1:], example.action.shape[1])
@@ -78,7 +78,7 @@ def teach(
                     figures = learner.update(windows.next(done_share), agent=False)
                 means.add(figures)
                 done = learner.updates
-                progress.update(done, frames=done * config.replay.batch * config.replay.frames)
+                progress.update(done, frames=done * config.replay.batch_size * config.replay.batch_length)
                 if means.updates == config.train.log_every or done == updates:
                     log.log(done, means.take())
                 check()
@@ -91,24 +91,26 @@ def teach(
 
 @torch.no_grad()
 def validate(learner: Learner, replay: Replay, frames: int, rows: int = 2048) -> dict[str, float]:
-    """The losses, as `heldout/loss/...`, on windows of so many frames, about `rows` rows; the same at every call."""
+    """The losses, as `val/loss/...`, on windows of so many frames, about `rows` rows; the same at every call."""
     batch = max(1, rows // frames)
     learner.model.eval()
     with torch.random.fork_rng(), learner.autocast():
         torch.manual_seed(0)
-        window = learner.rows(Walkers(replay, batch, seed=0).next(frames))
+        window = learner.rows(SequenceSampler(replay, batch, seed=0).next(frames))
         losses, _, figures = learner.model.loss(window, learner.model.initial(batch))
     learner.model.train()
-    named = {f"heldout/loss/{name}": float(value) for name, value in losses.items()}
-    whole = float(total(losses, learner.model.weights()))
-    return named | {"heldout/loss": whole, "heldout/surprise": float(figures["surprise"])}
+    named = {f"val/loss/{name}": float(value) for name, value in losses.items()}
+    whole = float(total(losses, learner.model.loss_scales()))
+    return named | {"val/loss": whole, "val/kl": float(figures["kl"])}
 
 
 def _save(learner: Learner, windows: Windows, schedule: Schedule, folder: Path, config: Config) -> None:
     tensors, meta = learner.snapshot()
     meta |= {"last": schedule.last, "walkers": windows.state_dict()}
     meta |= {"env": config.env, "worldmodel": config.worldmodel.name}
-    checkpoint.save(folder / "checkpoints", learner.updates, tensors | rng_state("rng"), meta, config.train.keep)
+    checkpoint.save(
+        folder / "checkpoints", learner.updates, tensors | rng_state("rng"), meta, config.train.max_checkpoints
+    )
 
 
 def _resume(learner: Learner, windows: Windows, schedule: Schedule, folder: Path) -> str | None:

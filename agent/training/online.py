@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import envs
-from agent.actor import Actor, RandomActor
+from agent.actor import Actor, RandomPolicy
 from agent.logging.log import RunLog
 from agent.logging.means import Means
 from agent.logging.plots import plot_returns
@@ -22,7 +22,7 @@ from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from agent.runs.flatten import restore_rng, rng_state
 from agent.training import distributed
-from agent.training.collector import Collector, Finished
+from agent.training.collector import Collector, EpisodeStats
 from agent.training.curriculum import Windows
 from agent.training.evaluation import SEEDS, evaluate, summary
 from agent.training.learner import Learner, spaces
@@ -36,7 +36,7 @@ class Trainer:
 
     def __init__(self, config: Config, folder: Path):
         self.config, self.folder, self.first = config, folder, distributed.rank() == 0
-        machine.settle(config.train.threads)
+        machine.configure_threads(config.train.threads)
         torch.manual_seed(config.seed)
         self.environments = envs.make_vector(config.env, config.envs)
         environments = self.environments
@@ -47,22 +47,22 @@ class Trainer:
         self.windows = Windows(self.replay, config.replay, own_seed)
         self.steps = 0
         train = config.train
-        periods = {"evaluate": train.eval_every, "film": train.video_every, "save": train.save_every}
+        periods = {"evaluate": train.eval_every, "video": train.video_every, "save": train.save_every}
         self.schedule = Schedule(periods, config.steps)
         self.since = (train.prefill, 0)
-        """Steps and updates from which on `train.ratio` counts: other numbers where processes have come or gone."""
+        """Steps and updates from which on `train.replay_ratio` counts: other numbers where processes have come or gone."""
         self.last_return: float | None = None
         self.log = RunLog(folder, config if self.first else replace(config, wandb="disabled", tensorboard=False))
         if not self.first:
             torch.manual_seed(own_seed)
         begun = self._resume()
-        self.learner.share()
+        self.learner.broadcast()
         # a run that was killed meets other episodes than those it has collected since its last checkpoint
         entropy = [own_seed, self.steps, self.replay.episodes]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0]) % (SEEDS // 2)
         self.collector = Collector(self.environments, self.replay, actions, seed)
         self.actor = Actor(self.learner, config.envs)
-        self.explorer = RandomActor(actions, seed, continuous=continuous)
+        self.explorer = RandomPolicy(actions, seed, continuous=continuous)
         self.progress = Progress(config.steps, stream=None if self.first else open(os.devnull, "w"))
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.means = Means()
@@ -75,16 +75,16 @@ class Trainer:
         if self.steps >= self.config.steps and not self.schedule.any_due(self.steps):
             self.progress.note(f"{self.folder} has its {self.steps} steps already: nothing to do (--steps for more)")
             return
-        self.keep_up()
+        self.run_scheduled()
         while self.steps < self.config.steps:
             self.collect_and_learn()
-            self.keep_up()
+            self.run_scheduled()
         self.progress.close()
-        distributed.wait()
+        distributed.barrier()
 
-    def keep_up(self) -> None:
+    def run_scheduled(self) -> None:
         """Evaluates, films and saves where that is due; what an interrupt cuts off stays due."""
-        for name, act in (("evaluate", self.evaluate), ("film", self.film), ("save", self.draw)):
+        for name, act in (("evaluate", self.evaluate), ("video", self.log_video), ("save", self.draw)):
             if self.schedule.due(name, self.steps):
                 if self.first:
                     act()
@@ -96,7 +96,7 @@ class Trainer:
         """One step of every environment, and meanwhile the updates that are due."""
         config = self.config
         started = time.perf_counter()
-        ready = distributed.least(len(self.replay)) > 0
+        ready = distributed.all_min(len(self.replay)) > 0
         random = self.steps < config.train.prefill or not ready
         self.collector.begin(self.explorer if random else self.actor)
         acted = self._spent("act", started)
@@ -111,7 +111,7 @@ class Trainer:
         learned = self._spent("learn", acted)
         steps, episodes = self.collector.finish()
         self._spent("wait", learned)
-        self.steps += distributed.total(steps)
+        self.steps += distributed.all_sum(steps)
         for episode in episodes:
             self._report(episode)
         self._show()
@@ -137,7 +137,7 @@ class Trainer:
         )
         self._spent("evaluate", started)
 
-    def film(self) -> None:
+    def log_video(self) -> None:
         """The open-loop video of the newest episode, for environments that have frames."""
         if len(self.environments.single_observation_space.shape or ()) != 3 or not len(self.replay):
             return
@@ -169,7 +169,7 @@ class Trainer:
             "worldmodel": self.config.worldmodel.name,
         }
         checkpoint.save(
-            self.folder / "checkpoints", self.steps, tensors | rng_state("rng"), meta, self.config.train.keep
+            self.folder / "checkpoints", self.steps, tensors | rng_state("rng"), meta, self.config.train.max_checkpoints
         )
 
     def close(self) -> None:
@@ -204,10 +204,10 @@ class Trainer:
         found = checkpoint.load_latest(self.folder / "checkpoints")
         step = found[0] if found else -1
         begun = step
-        while not distributed.same(step):  # some were stopped between two saves
-            found = checkpoint.load_latest(self.folder / "checkpoints", distributed.least(step))
+        while not distributed.all_equal(step):  # some were stopped between two saves
+            found = checkpoint.load_latest(self.folder / "checkpoints", distributed.all_min(step))
             step = found[0] if found else -1
-        if found is None and not distributed.same(begun):
+        if found is None and not distributed.all_equal(begun):
             raise ConfigError(f"{self.folder}: {distributed.processes()} processes have no checkpoint in common")
         return found
 
@@ -222,7 +222,7 @@ class Trainer:
         kind = np.dtype(np.uint8 if len(shape) == 3 else np.float32)
         note(self.replay.describe(shape, kind, actions=actions))
 
-    def _report(self, episode: Finished) -> None:
+    def _report(self, episode: EpisodeStats) -> None:
         self.last_return = episode.ret
         self.log.log(self.steps, {"episode/return": episode.ret, "episode/length": episode.length})
 
@@ -231,22 +231,28 @@ class Trainer:
         self.means.add(figures)
         if self.means.updates >= self.config.train.log_every:
             means = self.means.take() | {f"time/{name}": seconds for name, seconds in self.seconds.items()}
-            self.log.log(self.steps, means | {"updates": self.learner.updates, "skipped": self.learner.skipped})
+            self.log.log(
+                self.steps,
+                means | {"updates": self.learner.updates, "nonfinite_updates": self.learner.nonfinite_updates},
+            )
 
     def _show(self, *more: str) -> None:
         shown = [f"episodes {self.replay.episodes}"]
         if self.last_return is not None:
             shown.append(f"return {self.last_return:.1f}")
         shown.append(f"updates {self.learner.updates}")
-        frames = self.config.replay.batch * self.config.replay.frames
+        frames = self.config.replay.batch_size * self.config.replay.batch_length
         last = self._due(self.config.steps) * frames
         self.progress.update(self.steps, *shown, *more, last=last, frames=self.learner.updates * frames)
 
     def _due(self, steps: int) -> float:
-        """Updates that `train.ratio` asks for by so many steps."""
+        """Updates that `train.replay_ratio` asks for by so many steps."""
         train, replay = self.config.train, self.config.replay
         begun, updates = self.since
-        return updates + (steps - begun) * train.ratio / (replay.batch * replay.frames) / distributed.processes()
+        return (
+            updates
+            + (steps - begun) * train.replay_ratio / (replay.batch_size * replay.batch_length) / distributed.processes()
+        )
 
     def _spent(self, name: str, since: float) -> float:
         now = time.perf_counter()

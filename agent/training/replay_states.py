@@ -16,7 +16,7 @@ EPISODES = 16
 """Long episodes that they are taken from at the least, where there are so many."""
 
 
-class ReplayStarts:
+class ReplayStates:
     """States drawn evenly from a pool. Each has in memory its episode from the first frame up to where it stands.
 
     Raises ConfigError where replay holds no episode.
@@ -52,16 +52,16 @@ def boundaries(learner: Learner, episode: Episode, random: np.random.Generator) 
     The first block is of a random length, so that boundaries fall on any frame, the reset's too.
     """
     rows = learner.episodes([episode])
-    length, block, window = rows.shape[1], learner.config.worldmodel.block_frames, learner.config.replay.frames
+    length, block, window = rows.shape[1], learner.config.worldmodel.state_interval, learner.config.replay.batch_length
     first = int(random.integers(1, min(block, length - 1) + 1))
     state = learner.model.initial(1)
     parts: list[State] = []
     with learner.autocast():
         for begin, end in _spans(length, first, window):
-            trajectory = learner.model.observe(rows[:, begin:end], state)
-            state = trajectory.final
-            alive = ~rows.terminated[0, begin + trajectory.start_index]
-            parts.append(trajectory.starts[0][alive].clone())  # a copy: the rest of the window can go
+            output = learner.model.observe(rows[:, begin:end], state)
+            state = output.last_state
+            alive = ~rows.terminated[0, begin + output.start_index]
+            parts.append(output.start_states[0][alive].clone())  # a copy: the rest of the window can go
     return torch.cat(parts)
 
 

@@ -7,7 +7,7 @@ curves by environment step and by second (Agarwal et al. 2021, arXiv 2108.13264)
 
 The same command again goes on where it was stopped: what is done is neither trained nor evaluated anew. A run that
 fails is told of and left out, and the exit is 1. Other options are train_agent.py's (--steps 20000, --preset cpu,
---worldmodel.width 64); one that only some of the models have goes to those. --env may be given several times: scores
+--worldmodel.d_model 64); one that only some of the models have goes to those. --env may be given several times: scores
 are then human-normalised, and environments are the strata.
 
 --agents trains other agents beside the world models, as `train_agent.py --agent NAME`. Seconds and speeds compare only
@@ -32,7 +32,7 @@ from eval.options import joined, names, numbers
 from replay.atomic import write_text_atomically
 
 Results = dict[Run, list[dict[str, Any]]]
-"""The figures of `eval.returns`: plain and, with --forget, with memory wiped."""
+"""The figures of `eval.returns`: plain and, with --reset-memory-at, with memory wiped."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--agents", type=names, default=[], metavar="A,B", help="agents to train beside them, by name")
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], metavar="0,1", help="of each (default: 0,1,2)")
     parser.add_argument("--episodes", type=int, default=returns.EPISODES, help="evaluated (default: %(default)s)")
-    parser.add_argument("--forget", type=int, metavar="K", help="evaluate also with memory wiped at frame K")
+    parser.add_argument("--reset-memory-at", type=int, metavar="K", help="evaluate also with memory wiped at frame K")
     parser.add_argument("--devices", type=names, default=[], metavar="cuda:0,cuda:1", help="to spread the runs over")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one, or one for each device)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folder (default: %(default)s)")
@@ -82,7 +82,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if not arguments.env or not arguments.worldmodels + arguments.agents:
         parser.error("name an environment by --env, and world models by --worldmodels")
     if arguments.jobs < 1 or arguments.episodes < 1 or (arguments.forget is not None and arguments.forget < 1):
-        parser.error("--jobs, --episodes and --forget want a number of 1 or more")
+        parser.error("--jobs, --episodes and --reset-memory-at want a number of 1 or more")
     return arguments, options
 
 
@@ -127,7 +127,7 @@ def _figures(run: Run, protocol: returns.Protocol) -> dict[str, Any]:
     """Stored, or made anew."""
     found = returns.measured(run.folder, protocol)
     if found is None:
-        forget = "" if protocol.forget is None else f" --forget {protocol.forget}"
+        forget = "" if protocol.forget is None else f" --reset-memory-at {protocol.forget}"
         command = f"python -m eval.returns {run.folder} --episodes {protocol.episodes}{forget}"
         found = returns.measure(run.folder, protocol, command)
         print(f"{run.name}: {returns.summary(found).splitlines()[0]}", file=sys.stderr, flush=True)

@@ -84,7 +84,7 @@ def plan(arguments: argparse.Namespace, options: Sequence[str]) -> list[Run]:
 def _refuse_longer(folder: Path, config: Config) -> None:
     """A run that was trained beyond the budget of this comparison; one overshoots by a step of all environments."""
     found = checkpoint.load_latest(folder / "checkpoints")
-    rollout = config.agent.rollout if isinstance(config.agent, PPOConfig) else 1
+    rollout = config.agent.n_steps if isinstance(config.agent, PPOConfig) else 1
     if found is not None and found[0] >= config.steps + config.envs * rollout:
         raise ConfigError(
             f"{folder} has {found[0]:,} steps already, not {config.steps:,}: use another --out or --steps"

@@ -13,7 +13,7 @@ from agent.runs.config import Config, model_config
 from agent.runs.fields import ConfigError
 from agent.training.learner import Learner
 from eval.bench.timing import medians
-from eval.bench.update import random_rows
+from eval.bench.update import random_batch
 from worldmodel import State
 
 SHAPE, ACTIONS = (64, 64, 3), 6
@@ -68,10 +68,10 @@ def _lived(name: str, histories: Sequence[int], preset: str) -> tuple[Learner, d
         raise ConfigError(f"--histories wants multiples of {window}, not {wrong[0]}")
     learner = Learner(presets.apply(preset, "image", Config(worldmodel=model_config(name))), SHAPE, ACTIONS)
     state, states = learner.model.initial(1), {}
-    rows = random_rows(1, window, SHAPE, ACTIONS).to(learner.device)
+    rows = random_batch(1, window, SHAPE, ACTIONS).to(learner.device)
     with torch.no_grad(), learner.autocast():
         for lived in range(window, max(histories) + 1, window):
-            state = learner.model.observe(rows, state).final
+            state = learner.model.observe(rows, state).last_state
             if lived in histories:
                 states[lived] = state
     return learner, states

@@ -1,4 +1,4 @@
-"""What gradient checkpointing costs in time and saves in memory: worldmodel.checkpoint_frames side by side."""
+"""What gradient checkpointing costs in time and saves in memory: worldmodel.remat_frames side by side."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,7 +22,7 @@ def bench_checkpointing(
 
     Args:
         windows: `BxT`: batch and frames.
-        segments: frames of a segment, multiples of worldmodel.block_frames; 0 keeps all activations.
+        segments: frames of a segment, multiples of worldmodel.state_interval; 0 keeps all activations.
         size: pixels of a frame's side.
 
     Returns:
@@ -38,7 +38,7 @@ def bench_checkpointing(
     table: dict[str, Any] = {}
     for window, (batch, frames) in sizes.items():
         works = {
-            segment: gradient_pass(LSSVWMConfig(checkpoint_frames=segment), batch, frames, (size, size, 3), device)
+            segment: gradient_pass(LSSVWMConfig(remat_frames=segment), batch, frames, (size, size, 3), device)
             for segment in segments
         }
         took = medians(works, device, rounds)
@@ -65,7 +65,7 @@ def _window(text: str) -> tuple[int, int]:
 
 
 def _check(segments: Sequence[int], size: int) -> None:
-    block = LSSVWMConfig.block_frames
+    block = LSSVWMConfig.state_interval
     if wrong := [segment for segment in segments if segment < 0 or segment % block]:
         raise ConfigError(f"--segments wants 0 or multiples of {block}, not {wrong[0]}")
     if size % GRID or size < 2 * GRID:

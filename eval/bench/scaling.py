@@ -10,10 +10,10 @@ import torch
 import worldmodel
 from agent.runs import presets
 from agent.runs.config import Config, WorldModelConfig, model_config
-from agent.runs.fields import ConfigError, changed, fields
+from agent.runs.fields import ConfigError, fields, replace
 from agent.training.learner import choose_device
 from eval.bench.timing import medians, peak_memory, reset_peak
-from eval.bench.update import random_rows
+from eval.bench.update import random_batch
 from replay.atomic import replace_atomically
 
 SHAPE, ACTIONS = (32, 32, 3), 6
@@ -58,8 +58,8 @@ def bench_scaling(
 def _pass(name: str, batch: int, length: int, device: torch.device) -> Callable[[], None]:
     """Loss and gradient of one batch of windows."""
     config = presets.apply("debug", "image", Config(worldmodel=model_config(name)))
-    known, values = fields(config), {"worldmodel.full_frames": length, "worldmodel.block_frames": 16}
-    config = changed(config, {name: value for name, value in values.items() if name in known})
+    known, values = fields(config), {"worldmodel.global_frames": length, "worldmodel.state_interval": 16}
+    config = replace(config, {name: value for name, value in values.items() if name in known})
     return gradient_pass(config.worldmodel, batch, length, SHAPE, device)
 
 
@@ -69,14 +69,14 @@ def gradient_pass(
     """Loss and gradient, under bfloat16 autocast, of one batch of windows of noise."""
     torch.manual_seed(0)
     model = worldmodel.make(config, shape, ACTIONS).to(device)
-    rows = random_rows(batch, length, shape, ACTIONS).to(device)
+    rows = random_batch(batch, length, shape, ACTIONS).to(device)
     state = model.initial(batch)
 
     def work() -> None:
         model.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16):
             losses, _, _ = model.loss(rows, state)
-        worldmodel.total(losses, model.weights()).backward()
+        worldmodel.total(losses, model.loss_scales()).backward()
 
     return work
 

@@ -9,20 +9,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agent.runs import presets
 from agent.runs.config import Config
-from agent.runs.fields import changed
+from agent.runs.fields import replace
 from agent.training.learner import Learner
 from eval.bench.timing import gemm_peak, peak_memory, seconds
-from worldmodel import Rows
+from worldmodel import SequenceBatch
 
 SIZES: dict[str, dict[str, Any]] = {
     "preset": {},
     # a good part in wide heads: what reads a frame costs a sixteenth of what reads a token
     "12M": {
-        "worldmodel.width": 288,
+        "worldmodel.d_model": 288,
         "worldmodel.tokenizer_width": 256,
         "worldmodel.layers": 3,
-        "worldmodel.units": 1024,
-        "agent.units": 1024,
+        "worldmodel.hidden": 1024,
+        "agent.hidden": 1024,
     },
 }
 """Changes to a preset that make a model of so many parameters."""
@@ -42,15 +42,15 @@ def bench_update(
         size: a name in SIZES.
         part: `all`, or `model`: the world model alone, no dreams and no agent.
     """
-    config = changed(presets.apply(preset, "image", Config()), SIZES[size])
-    config.replay.batch, config.replay.frames = batch, frames
+    config = replace(presets.apply(preset, "image", Config()), SIZES[size])
+    config.replay.batch_size, config.replay.batch_length = batch, frames
     learner = Learner(config, (64, 64, 3), 6)
-    rows = random_rows(batch, frames, (64, 64, 3), 6).to(learner.device)
+    rows = random_batch(batch, frames, (64, 64, 3), 6).to(learner.device)
 
     def update() -> None:
-        trajectory, _ = learner.learn_model(rows)
+        output, _ = learner.update_world_model(rows)
         if part == "all":
-            learner.learn_agent(rows, trajectory)
+            learner.update_actor_critic(rows, output)
 
     for _ in range(8):  # the first ones are slow: memory is still being taken
         update()
@@ -81,8 +81,8 @@ def bench_update(
     }
 
 
-def random_rows(batch: int, frames: int, shape: tuple[int, ...], actions: int) -> Rows:
-    """Rows (batch, frames) of noise, in which nothing begins or ends."""
+def random_batch(batch: int, frames: int, shape: tuple[int, ...], actions: int) -> SequenceBatch:
+    """SequenceBatch (batch, frames) of noise, in which nothing begins or ends."""
     random = np.random.default_rng(0)
     arrays = {
         "observation": random.integers(0, 255, (batch, frames, *shape), dtype=np.uint8),
@@ -91,7 +91,9 @@ def random_rows(batch: int, frames: int, shape: tuple[int, ...], actions: int) -
         "is_first": np.zeros((batch, frames), bool),
         "terminated": np.zeros((batch, frames), bool),
     }
-    return Rows(**{name: torch.from_numpy(array) for name, array in arrays.items()}, batch_size=[batch, frames])
+    return SequenceBatch(
+        **{name: torch.from_numpy(array) for name, array in arrays.items()}, batch_size=[batch, frames]
+    )
 
 
 def print_table(result: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ After LSSVWM (arXiv 2505.20171, section 5), at any size:
 - views: with all true frames before it in memory, each frame up to `HORIZON` ahead is predicted, and scored by how
   many steps ago its view was last in memory: from within half a cell, in about its direction.
 
-Dreams of a model taught with `worldmodel.blind_windows` do not read themselves: each of their frames is told from the
+Dreams of a model taught with `worldmodel.open_loop_prob` do not read themselves: each of their frames is told from the
 context and the actions since.
 
 PSNR in dB and SSIM (Wang et al. 2004, over uniform windows; `worldmodel.tokenizer.ssim`) of the mean of sampled dreams.
@@ -56,13 +56,13 @@ def continued(learner: Learner, episodes: Sequence[Episode], share: float, dream
     with learner.autocast():
         state = model.initial(count)
         for begin in range(0, context, 64):
-            state = model.observe(rows[:, begin : min(begin + 64, context)], state, mode=True).final
+            state = model.observe(rows[:, begin : min(begin + 64, context)], state, sample=False).last_state
         state = torch.cat([state] * dreams)
         frames = []
         for at in track(range(context, length), "frames", "dream"):
             state = model.dream(state, rows.action[:, at].repeat(dreams, 1))
             image = model.decode(model.feature(state)).clamp(0, 1)
-            state = model.blind(state)
+            state = model.open_loop(state)
             frames.append(image.unflatten(0, (dreams, count)).mean(0))
     truth = rows.observation.float() / 255
     future = truth[:, context:]

@@ -54,9 +54,9 @@ def features(learner: Learner, episodes: Sequence[Episode], stride: int = 1) -> 
     parts = []
     for begin in range(0, rows.shape[1], WINDOW):
         with learner.autocast():
-            trajectory = learner.model.observe(rows[:, begin : begin + WINDOW], state, mode=True)
-        state = trajectory.final
-        parts.append(trajectory.feature.flatten(2)[:, -begin % stride :: stride].half())
+            output = learner.model.observe(rows[:, begin : begin + WINDOW], state, sample=False)
+        state = output.last_state
+        parts.append(output.feature.flatten(2)[:, -begin % stride :: stride].half())
     return torch.cat(parts, 1)
 
 

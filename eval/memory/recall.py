@@ -6,7 +6,7 @@ beside that of a frame copied from the one before, and of a control whose memory
 - surprise: KL in nats of the frame's latents from what memory expected (`WorldModel.surprise`);
 - psnr: in dB, of the frame that a dream of one step decodes, its latents at their mode;
 - accuracy (ObjectRecall): the share of such frames in which colour and place are both right, as the environment's
-  own `judge` finds them: the colour and place whose clean picture is nearest.
+  own `classify_frame` finds them: the colour and place whose clean picture is nearest.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 import envs
-from agent.actor import RandomActor
+from agent.actor import RandomPolicy
 from agent.logging.predictions import psnr
 from agent.training.evaluation import SEEDS
 from agent.training.learner import Learner
 from agent.training.offline import EVERYTHING
 from replay import Episode, EpisodeBuilder, Replay
-from replay.atomic import in_turn
+from replay.atomic import wait_for_lock
 from replay.progress import track
-from worldmodel import Rows, State
+from worldmodel import SequenceBatch, State
 
 AT_ONCE = 16
 """Episodes side by side: what full attention needs at long delays fits into memory."""
@@ -62,7 +62,7 @@ def gather(env: str, episodes: int, folder: Path, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     environment = envs.make(env, labels=True)
     actions = int(environment.action_space.n)  # type: ignore[attr-defined]
-    with in_turn(folder):
+    with wait_for_lock(folder):
         replay = Replay(folder, EVERYTHING)
         for index in track(range(replay.episodes, episodes), "episodes", folder.name):
             replay.add(play(environment, seed + index, actions))
@@ -71,7 +71,7 @@ def gather(env: str, episodes: int, folder: Path, seed: int) -> None:
 
 def play(environment: gymnasium.Env, seed: int, actions: int) -> Episode:
     """One episode of random actions, with labels."""
-    builder, actor = EpisodeBuilder(actions), RandomActor(actions, seed)
+    builder, actor = EpisodeBuilder(actions), RandomPolicy(actions, seed)
     frame, labels = environment.reset(seed=seed)
     builder.first(frame, labels)
     first, over = np.ones(1, bool), False
@@ -93,11 +93,11 @@ def _measure(learner: Learner, environment: Any, played: list[Episode]) -> dict[
     wipe = (gap + back) // 2
     model, nothing = learner.model, learner.model.initial(len(rows))
     with learner.autocast():
-        before = model.observe(rows[:, :back], nothing, mode=True).final
-        seen = model.observe(rows[:, back : back + 1], before, mode=True).final
+        before = model.observe(rows[:, :back], nothing, sample=False).last_state
+        seen = model.observe(rows[:, back : back + 1], before, sample=False).last_state
         wiped = rows[:, wipe:back].clone()
         wiped.is_first[:, 0] = True
-        forgot = model.observe(wiped, nothing, mode=True).final
+        forgot = model.observe(wiped, nothing, sample=False).last_state
         return {
             "return": _moment(learner, environment, played, rows, back, before),
             "just_seen": _moment(learner, environment, played, rows, back + 1, seen),
@@ -106,18 +106,18 @@ def _measure(learner: Learner, environment: Any, played: list[Episode]) -> dict[
 
 
 def _moment(
-    learner: Learner, environment: Any, played: list[Episode], rows: Rows, at: int, state: State
+    learner: Learner, environment: Any, played: list[Episode], rows: SequenceBatch, at: int, state: State
 ) -> dict[str, np.ndarray]:
     """Figures (episodes,) of row `at`, predicted from the State before it."""
     predicted = _next(learner, state, rows.action[:, at])
     truth = rows.observation.float() / 255
     figures = {
-        "surprise": learner.model.surprise(rows[:, at : at + 1], state)[:, 0],
+        "kl": learner.model.kl(rows[:, at : at + 1], state)[:, 0],
         "psnr": psnr(predicted, truth[:, at]),
         "copy_psnr": psnr(truth[:, at - 1], truth[:, at]),
     }
     named = {name: value.float().cpu().numpy() for name, value in figures.items()}
-    if hasattr(environment, "judge"):
+    if hasattr(environment, "classify_frame"):
         right = [(episode.labels["colour"][at], episode.labels["place"][at]) for episode in played]
         named["accuracy"] = _accuracy(environment, predicted, right)
         named["copy_accuracy"] = _accuracy(environment, truth[:, at - 1], right)
@@ -126,11 +126,11 @@ def _moment(
 
 def _next(learner: Learner, state: State, action: Tensor) -> Tensor:
     """The frame (B, H, W, C) that one dreamed step decodes."""
-    return learner.model.decode(learner.model.feature(learner.model.dream(state, action, mode=True))).clamp(0, 1)
+    return learner.model.decode(learner.model.feature(learner.model.dream(state, action, sample=False))).clamp(0, 1)
 
 
 def _accuracy(environment: Any, frames: Tensor, right: list[tuple[Any, Any]]) -> np.ndarray:
-    colour, place = environment.judge(frames.float().cpu().numpy())
+    colour, place = environment.classify_frame(frames.float().cpu().numpy())
     wanted = np.array(right)
     return ((colour == wanted[:, 0]) & (place == wanted[:, 1])).astype(float)
 
@@ -138,9 +138,9 @@ def _accuracy(environment: Any, frames: Tensor, right: list[tuple[Any, Any]]) ->
 LINES = {
     "accuracy": ("return", "accuracy"),
     "  memory wiped": ("reset", "accuracy"),
-    "surprise (nats)": ("return", "surprise"),
-    "  just seen": ("just_seen", "surprise"),
-    "  memory wiped, surprise": ("reset", "surprise"),
+    "surprise (nats)": ("return", "kl"),
+    "  just seen": ("just_seen", "kl"),
+    "  memory wiped, surprise": ("reset", "kl"),
     "PSNR (dB)": ("return", "psnr"),
     "  just seen, PSNR": ("just_seen", "psnr"),
     "  frame before, copied": ("return", "copy_psnr"),

@@ -13,7 +13,7 @@ from replay.atomic import replace_atomically
 
 PANELS = (
     ("accuracy", "retention accuracy"),
-    ("surprise", "surprise at the return (nats)"),
+    ("kl", "surprise at the return (nats)"),
     ("psnr", "PSNR of the predicted return (dB)"),
 )
 

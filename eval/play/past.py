@@ -10,7 +10,7 @@ import numpy as np
 from agent.runs.fields import ConfigError
 from agent.training.learner import Learner
 from replay import load_episode
-from worldmodel import Rows
+from worldmodel import SequenceBatch
 
 Row = tuple[np.ndarray, np.ndarray, float, bool]
 """observation, action (A,), reward, terminated"""
@@ -31,7 +31,7 @@ class Past:
     def __len__(self) -> int:
         return len(self.reward)
 
-    def rows(self, learner: Learner) -> Rows:
+    def rows(self, learner: Learner) -> SequenceBatch:
         """(1, T) on the learner's device."""
         first = np.zeros(len(self), bool)
         first[0] = True

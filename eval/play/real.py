@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 
 import envs
-from agent.actor import RandomActor
+from agent.actor import RandomPolicy
 from agent.runs.fields import refusals
 from eval.play.actions import Actions, describe
 from eval.play.past import Row
@@ -40,7 +40,7 @@ class RealEnvironment:
             self.observation, _ = self.environment.reset(seed=seed)
         self.reward, self.ended = 0.0, ""
         rows = [(self.observation, np.zeros(self.width, np.float32), 0.0, False)]
-        policy = RandomActor(self.width, seed, continuous=bool(self.actions.continuous))
+        policy = RandomPolicy(self.width, seed, continuous=bool(self.actions.continuous))
         while len(rows) < frames and not self.ended:
             chosen = policy(self.observation[None], np.array([len(rows) == 1]))[0]
             action = chosen if self.actions.continuous else np.eye(self.width, dtype=np.float32)[chosen]

@@ -176,7 +176,7 @@ class Session:
             "frames": self.simulator.frames,
             "wiped": self._wipes,
             "reward": self.view.reward,
-            "continues": self.view.continues,
+            "continue_prob": self.view.continue_prob,
             "norms": self.view.norms,
             "model_ms": round(1000 * self.simulator.seconds, 2),
             "mode": self.mode,

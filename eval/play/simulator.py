@@ -11,7 +11,7 @@ from torch import Tensor
 from agent.training.learner import Learner
 from eval.play.past import Past
 from worldmodel import State
-from worldmodel.lssvwm import STACKS
+from worldmodel.lssvwm import LAYER_TYPES
 
 WINDOW = 64
 """Frames that are observed at once."""
@@ -23,7 +23,7 @@ class View:
 
     picture: np.ndarray  # (H, W, C) uint8, or (V,) float32
     reward: float | None  # expected; None where it is no number
-    continues: float | None  # probability that the episode goes on
+    continue_prob: float | None  # probability that the episode goes on
     norms: dict[str, dict[str, float | None]]  # by layer, then by what its memory holds
 
 
@@ -45,7 +45,7 @@ class Simulator:
         rows = past.rows(self.learner)
         with self.learner.autocast():
             for begin in range(0, len(past), WINDOW):
-                state = self.learner.model.observe(rows[:, begin : begin + WINDOW], state, mode=True).final
+                state = self.learner.model.observe(rows[:, begin : begin + WINDOW], state, sample=False).last_state
         self.state, self.frames = state, len(past)
 
     @torch.no_grad()
@@ -72,9 +72,9 @@ class Simulator:
         with self.learner.autocast():
             feature = model.feature(self.state)
             decoded = model.decode(feature)[0].float()
-            figures = torch.stack([model.reward(feature)[0].float(), model.continues(feature)[0].float()])
-        reward, continues = (number(x) for x in figures.tolist())
-        return View(_picture(decoded), reward, continues, norms(self.state, self.learner.config.worldmodel.name))
+            figures = torch.stack([model.reward(feature)[0].float(), model.continue_prob(feature)[0].float()])
+        reward, continue_prob = (number(x) for x in figures.tolist())
+        return View(_picture(decoded), reward, continue_prob, norms(self.state, self.learner.config.worldmodel.name))
 
     def step_and_view(self, action: np.ndarray, mode: bool) -> View:
         """Both, timed."""
@@ -105,7 +105,7 @@ def norms(state: State, model: str) -> dict[str, dict[str, float | None]]:
 
 def _spelt(rest: list[str], model: str) -> str:
     """(0, ssm) -> `blocks ssm`: the mixer in words, where the model's mixers are known."""
-    mixers = STACKS.get(model, ())
+    mixers = LAYER_TYPES.get(model, ())
     first, *others = rest or ["memory"]
     if first.isdecimal() and int(first) < len(mixers):
         first = mixers[int(first)]

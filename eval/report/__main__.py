@@ -88,7 +88,7 @@ def _summary(runs: Sequence[Run]) -> str:
         last, score = run.last("eval/return"), run.score
         steps = run.rows[-1]["step"] if run.rows else 0
         interval = "{mean:.2f} [{mean_interval[0]:.2f}, {mean_interval[1]:.2f}]".format(**score) if score else ""
-        surprise = run.last("model/surprise")
+        surprise = run.last("model/kl")
         rows.append([
             run.name, run.config.env, run.taught, run.config.seed, f"{steps:,} {run.unit}",
             "" if last is None else f"{last:.2f}", interval, "" if surprise is None else f"{surprise:.2f}",
@@ -151,7 +151,7 @@ def _losses(runs: Sequence[Run]) -> Iterator[str]:
     if not model:
         yield missing("Nothing was learnt yet: metrics.jsonl has no losses")
     if model:
-        beside = {key: key.replace("model/", "heldout/", 1) for key in model}
+        beside = {key: key.replace("model/", "val/", 1) for key in model}
         words = f"Losses of the world model by step of {_names(runs)}"
         yield "<h3>World model</h3>" + figure(lambda small: figures.curves(runs, model, small, beside), words)
         if any(run.last(key) is not None for run in runs for key in beside.values()):
@@ -172,7 +172,7 @@ def _speed(runs: Sequence[Run]) -> Iterator[str]:
         spent = seconds(run.rows)
         total = sum(spent.values())
         updates = run.last("updates") or 0
-        frames = updates * run.config.replay.batch * run.config.replay.frames
+        frames = updates * run.config.replay.batch_size * run.config.replay.batch_length
         steps = max(row["step"] for row in run.rows)
         shares = [f"{spent[name] / total:.0%}" for name in ACTIVITIES]
         rows.append([run.name, f"{total / 60:.1f}", *shares, f"{frames / total:,.0f}", f"{steps / total:,.1f}"])
@@ -274,7 +274,7 @@ def _videos(runs: Sequence[Run]) -> Iterator[str]:
 def _kind(run: Run) -> str:
     """image or vector; what cannot be said here has its reason told by the dream."""
     try:
-        return envs.kind(run.config.env)
+        return envs.obs_type(run.config.env)
     except (envs.UnknownEnvironment, ValueError, RuntimeError):
         return "image"
 

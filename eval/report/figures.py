@@ -21,7 +21,7 @@ MANY = 400
 """Dots in a vector drawing; more become pixels."""
 
 NORM = re.compile(r"model/state/(\d+)/norm")
-MODEL = re.compile(r"model/loss(/.*)?|model/surprise|model/entropy/.*|model/grad_norm")
+MODEL = re.compile(r"model/loss(/.*)?|model/kl|model/entropy/.*|model/grad_norm")
 AGENT = re.compile(r"agent/.*")
 
 
@@ -92,7 +92,9 @@ def speeds(runs: Sequence[Run], small: bool) -> Figure:
     figure = _figure(small, 2.3 if small else 3.0)
     ax = figure.add_subplot()
     for index, run in enumerate(runs):
-        steps, values = _thinned(*speed(run.rows, run.config.replay.batch * run.config.replay.frames), points=60)
+        steps, values = _thinned(
+            *speed(run.rows, run.config.replay.batch_size * run.config.replay.batch_length), points=60
+        )
         ax.plot(steps, values, line(index), color=colour(index), linewidth=1.4)
     ax.set_ylim(0, None)
     ax.set_xlabel("environment steps", fontsize=8)

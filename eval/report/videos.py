@@ -14,7 +14,7 @@ from agent.training.evaluation import SEEDS
 from agent.training.learner import Learner
 from eval.report.run import Run
 from replay import CorruptEpisode, load_episode
-from worldmodel import Rows
+from worldmodel import SequenceBatch
 
 SEEN = 48
 """Frames of the recorded episode that the model sees, a third of it at most."""
@@ -43,7 +43,7 @@ def dreamed(run: Run, path: Path) -> Path:
     return path
 
 
-def _recorded(learner: Learner, run: Run) -> Rows | None:
+def _recorded(learner: Learner, run: Run) -> SequenceBatch | None:
     """The first rows (1, T) of the newest episode that can be read; None where none is kept. Changes nothing."""
     for path in reversed(run.recorded):
         try:
@@ -54,7 +54,7 @@ def _recorded(learner: Learner, run: Run) -> Rows | None:
     return None
 
 
-def _reset(learner: Learner, env: str) -> Rows:
+def _reset(learner: Learner, env: str) -> SequenceBatch:
     """The first frame (1, 1) of an episode on the evaluation's seeds."""
     environment = envs.make(env)
     frame, _ = environment.reset(seed=SEEDS)

@@ -31,8 +31,8 @@ def test_memory_of_acting_equals_that_of_a_window():
     with torch.no_grad():
         whole = learner.model.observe(rows, learner.model.initial(2))
     for name in (("memory", "0", "0", "ssm"), ("memory", "1", "1", "kv"), ("h",)):
-        torch.testing.assert_close(actor.state[name], whole.final[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(actor.state[name], whole.last_state[name], atol=1e-4, rtol=1e-4)
 
 
 def _at_mode(observe):
-    return lambda rows, state: observe(rows, state, mode=True)
+    return lambda rows, state: observe(rows, state, sample=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agent.actor_critic import ActorCritic, ActorCriticConfig
 from agent.policy import Categorical
-from worldmodel import Rows
+from worldmodel import SequenceBatch
 from worldmodel.rollout import Dream
 
 A, TOKENS, WIDTH, H, M = 3, 2, 4, 4, 32
@@ -20,7 +20,7 @@ A, TOKENS, WIDTH, H, M = 3, 2, 4, 4, 32
 def agent(**options: Any) -> ActorCritic:
     """A small one; rewards count over two frames: discount 1/2."""
     torch.manual_seed(0)
-    config = ActorCriticConfig(units=32, layers=1, discount_horizon=2.0, return_rate=0.1, slow_rate=0.1)
+    config = ActorCriticConfig(hidden=32, layers=1, discount_horizon=2.0, return_norm_rate=0.1, slow_critic_tau=0.1)
     return ActorCritic(replace(config, **options), TOKENS, WIDTH, A)
 
 
@@ -55,16 +55,16 @@ def random_dream(seed: int = 0) -> Dream:
     return Dream(feature, action, torch.rand(H, M) * 0.1, torch.ones(H + 1, M))
 
 
-def no_rows() -> tuple[Tensor, Rows]:
+def no_rows() -> tuple[Tensor, SequenceBatch]:
     """A replayed window from which nothing is to be learnt: each row begins an episode."""
     feature, _ = features(2, 3)
     return feature, rows(torch.zeros(2, 3), torch.ones(2, 3), torch.zeros(2, 3))
 
 
-def rows(reward: Tensor, is_first: Tensor, terminated: Tensor) -> Rows:
-    """Rows (B, T); observation and action are not looked at."""
+def rows(reward: Tensor, is_first: Tensor, terminated: Tensor) -> SequenceBatch:
+    """SequenceBatch (B, T); observation and action are not looked at."""
     B, T = reward.shape
-    return Rows(
+    return SequenceBatch(
         observation=torch.zeros(B, T, 1),
         action=torch.zeros(B, T, A),
         reward=reward,
@@ -82,7 +82,7 @@ def learn(actor: ActorCritic, losses: Callable[[], dict[str, Tensor]], updates: 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        actor.follow()
+        actor.update_slow_critic()
 
 
 def gradients(actor: ActorCritic, dream: Dream) -> dict[str, Tensor]:
@@ -172,16 +172,16 @@ def test_the_policy_s_gradient_is_reinforce_with_an_entropy_bonus() -> None:
 @pytest.mark.parametrize("end", [1, 2, 3])
 def test_nothing_is_learnt_from_beyond_a_termination(end: int) -> None:
     actor, dream, other = agent(), random_dream(), random_dream(seed=1)
-    continues = torch.ones(H + 1, M)
-    continues[end] = 0
+    continue_prob = torch.ones(H + 1, M)
+    continue_prob[end] = 0
 
     def mixed(turn: int) -> Dream:
         """From feature `turn` on, and from the action and reward after it, the other dream."""
         feature = torch.cat([dream.feature[:turn], other.feature[turn:]])
         action = torch.cat([dream.action[:turn], other.action[turn:]])
-        return Dream(feature, action, torch.cat([dream.reward[:turn], other.reward[turn:]]), continues)
+        return Dream(feature, action, torch.cat([dream.reward[:turn], other.reward[turn:]]), continue_prob)
 
-    want = gradients(actor, Dream(dream.feature, dream.action, dream.reward, continues))
+    want = gradients(actor, Dream(dream.feature, dream.action, dream.reward, continue_prob))
     assert {name.split(".")[0] for name in want} == {"actor", "critic"}
     for name, gradient in gradients(actor, mixed(end)).items():
         torch.testing.assert_close(gradient, want[name], atol=1e-7, rtol=1e-5)
@@ -191,10 +191,10 @@ def test_nothing_is_learnt_from_beyond_a_termination(end: int) -> None:
 
 def test_a_start_at_an_end_teaches_nothing() -> None:
     actor, dream = agent(), random_dream()
-    continues = torch.ones(H + 1, M)
-    continues[0] = 0
+    continue_prob = torch.ones(H + 1, M)
+    continue_prob[0] = 0
     feature, nothing = no_rows()
-    losses, _ = actor.loss(Dream(dream.feature, dream.action, dream.reward, continues), feature, nothing)
+    losses, _ = actor.loss(Dream(dream.feature, dream.action, dream.reward, continue_prob), feature, nothing)
     assert losses["policy"] == 0 and losses["value"] == 0
 
 
@@ -204,8 +204,8 @@ def test_likely_ends_weigh_what_follows_less() -> None:
     feature, nothing = no_rows()
     zero = torch.zeros(H, M)
 
-    def value_loss(continues: Tensor) -> float:
-        return actor.loss(Dream(dream.feature, dream.action, zero, continues), feature, nothing)[0]["value"].item()
+    def value_loss(continue_prob: Tensor) -> float:
+        return actor.loss(Dream(dream.feature, dream.action, zero, continue_prob), feature, nothing)[0]["value"].item()
 
     whole, half = value_loss(torch.ones(H + 1, M)), value_loss(torch.full((H + 1, M), 0.5))
     # the discount is 1/2 too; a start counts as much as its own chance
@@ -260,7 +260,7 @@ def test_the_critic_learns_from_replayed_rows() -> None:
 
 
 def test_the_slow_critic_follows() -> None:
-    actor = agent(slow_rate=0.25)
+    actor = agent(slow_critic_tau=0.25)
     pairs = list(zip(actor.slow.parameters(), actor.critic.parameters(), strict=True))
     assert all(torch.equal(slow, fast) for slow, fast in pairs)
     with torch.no_grad():
@@ -268,10 +268,10 @@ def test_the_slow_critic_follows() -> None:
             fast.add_(1)
     begun = [slow.clone() for slow, _ in pairs]
     kept = [fast.clone() for _, fast in pairs]
-    actor.follow()
+    actor.update_slow_critic()
     for (slow, fast), old, still in zip(pairs, begun, kept, strict=True):
         torch.testing.assert_close(slow, old + 0.25)
         assert torch.equal(fast, still)
     for _ in range(60):
-        actor.follow()
+        actor.update_slow_critic()
     assert all((slow - fast).abs().max() < 1e-4 for slow, fast in pairs)

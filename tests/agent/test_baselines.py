@@ -146,7 +146,7 @@ def test_images(agent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     channels = found[1]["policy/features_extractor.cnn.0.weight"].shape[1]
     assert channels == (12 if agent == "ppo" else 3)
     assert any("lstm" in name for name in found[1]) == (agent == "recurrent-ppo")
-    returns.main([str(tmp_path / "run"), "--episodes", "2", "--forget", "4"])
+    returns.main([str(tmp_path / "run"), "--episodes", "2", "--reset-memory-at", "4"])
     assert "memory wiped at frame 4" in capsys.readouterr().out
 
 
@@ -233,10 +233,13 @@ def test_presets_speak_of_fields_that_baselines_read():
     [
         ("--agent pppo", "unknown agent pppo: did you mean ppo?"),
         ("--agent ppo --worldmodel mamba", "--worldmodel.name is not for --agent ppo: it has no world model"),
-        ("--agent ppo --train.ratio 3", "--train.ratio is not for --agent ppo: it has no world model"),
+        ("--agent ppo --train.replay_ratio 3", "--train.replay_ratio is not for --agent ppo: it has no world model"),
         ("--agent ppo --agent.horizon 3", "unknown option --agent.horizon"),
-        ("--agent ppo --envs 3 --agent.batch 256", "agent.batch (256) must divide envs * agent.rollout (3 * 128"),
-        ("--agent ppo --agent.discount 1.5", "agent.discount is a share: at most 1, got 1.5"),
+        (
+            "--agent ppo --envs 3 --agent.batch_size 256",
+            "agent.batch_size (256) must divide envs * agent.n_steps (3 * 128",
+        ),
+        ("--agent ppo --agent.gamma 1.5", "agent.gamma is a share: at most 1, got 1.5"),
     ],
 )
 def test_a_wrong_command_is_one_line(line: str, message: str, capsys: pytest.CaptureFixture[str]):

@@ -16,8 +16,8 @@ import worldmodel
 from agent.runs import presets
 from agent.runs.cli import one_line_errors, parse
 from agent.runs.config import Config, load_config, save_config, validate
-from agent.runs.fields import ConfigError, changed, fields, format_blocks, parse_blocks
-from agent.runs.folder import FREE, open_run
+from agent.runs.fields import ConfigError, fields, format_blocks, parse_blocks, replace
+from agent.runs.folder import RESUME_MUTABLE, open_run
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +33,10 @@ def words(line: str) -> list[str]:
 
 def test_precedence_is_default_then_preset_then_option():
     default = Config()
-    config = parse(words("--preset debug --replay.batch 3"))
+    config = parse(words("--preset debug --replay.batch_size 3"))
     assert config.agent.lam == default.agent.lam
     assert config.steps == presets.OVERLAYS["debug", "image"]["steps"] != default.steps
-    assert config.replay.batch == 3 != presets.PRESETS["debug"]["replay.batch"]
+    assert config.replay.batch_size == 3 != presets.PRESETS["debug"]["replay.batch_size"]
 
 
 def test_auto_is_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
@@ -47,10 +47,12 @@ def test_auto_is_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
 
 def test_vector_environments_have_their_own_numbers():
     assert (
-        parse(words("--env gym:CartPole-v1 --preset cpu")).train.ratio
-        == (presets.OVERLAYS["cpu", "vector"]["train.ratio"])
+        parse(words("--env gym:CartPole-v1 --preset cpu")).train.replay_ratio
+        == (presets.OVERLAYS["cpu", "vector"]["train.replay_ratio"])
     )
-    assert parse(words("--env MemoryMaze --preset cpu")).train.ratio == presets.PRESETS["cpu"]["train.ratio"]
+    assert (
+        parse(words("--env MemoryMaze --preset cpu")).train.replay_ratio == presets.PRESETS["cpu"]["train.replay_ratio"]
+    )
 
 
 def test_spellings():
@@ -68,16 +70,16 @@ def test_spellings():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--trian.ratio 3", "unknown option --trian.ratio: did you mean --train.ratio?"),
-        ("--trian.ratio", "unknown option --trian.ratio: did you mean --train.ratio?"),
-        ("--ratio 3", "unknown option --ratio: did you mean --train.ratio?"),
+        ("--trian.ratio 3", "unknown option --trian.ratio: did you mean --train.replay_ratio?"),
+        ("--trian.ratio", "unknown option --trian.ratio: did you mean --train.replay_ratio?"),
+        ("--ratio 3", "unknown option --ratio: did you mean --train.replay_ratio?"),
         ("--evn MemoryMaze", "unknown option --evn: did you mean --env?"),
-        ("--block-frames 8", "unknown option --block-frames: did you mean --worldmodel.block-frames?"),
+        ("--block-frames 8", "unknown option --block-frames: did you mean --worldmodel.state-interval?"),
         ("--wordlmodel x", "unknown option --wordlmodel: did you mean --worldmodel?"),
         ("--qqqqqqqqqqqq 3", "unknown option --qqqqqqqqqqqq"),
         ("--steps abc", "--steps wants an integer, got 'abc'"),
         ("--steps 1.5", "--steps wants an integer, got '1.5'"),
-        ("--train.ratio fast", "--train.ratio wants a number, got 'fast'"),
+        ("--train.replay_ratio fast", "--train.replay_ratio wants a number, got 'fast'"),
         ("--steps", "--steps wants an integer, got nothing"),
         ("--steps --seed 1", "--steps wants an integer, got nothing"),
         ("--seed 1 --steps abc --envs 2", "--steps wants an integer, got 'abc'"),
@@ -89,35 +91,35 @@ def test_spellings():
         ("-env MemoryMaze", "unexpected argument '-env': options are written --name value"),
         ("--steps 0", "steps must be more than zero, got 0"),
         ("--seed -1", "seed must be zero or more, got -1"),
-        ("--train.ratio nan", "train.ratio must be finite, got nan"),
+        ("--train.replay_ratio nan", "train.replay_ratio must be finite, got nan"),
         ("--agent.lam 1.5", "agent.lam is a share: at most 1, got 1.5"),
         ("--worldmodel.blocks 0x2", "worldmodel.blocks must be more than zero, got 0"),
-        ("--agent.discount-horizon 0.5", "agent.discount_horizon must be one or more, got 0.5"),
+        ("--agent.gamma-horizon 0.5", "agent.discount_horizon must be one or more, got 0.5"),
         ("--train.device gpu", "train.device wants auto, cpu, cuda or cuda:<number>, got 'gpu'"),
         ("--train.device cuda:٣", "train.device wants auto, cpu, cuda or cuda:<number>, got 'cuda:٣'"),
         (
-            "--replay.frames 64 --replay.first-frames 128 --worldmodel.block-frames 16",
-            "replay.first_frames (128) must be one of 0, 16, 32, 64: they double up to replay.frames (64)",
+            "--replay.batch_length 64 --replay.curriculum-start 128 --worldmodel.state-interval 16",
+            "replay.curriculum_start (128) must be one of 0, 16, 32, 64: they double up to replay.batch_length (64)",
         ),
         (
-            "--replay.frames 64 --replay.first-frames 40 --worldmodel.block-frames 8",
-            "replay.first_frames (40) must be one of 0, 8, 16, 32, 64: they double up to replay.frames (64)",
+            "--replay.batch_length 64 --replay.curriculum-start 40 --worldmodel.state-interval 8",
+            "replay.curriculum_start (40) must be one of 0, 8, 16, 32, 64: they double up to replay.batch_length (64)",
         ),
         (
-            "--replay.frames 96 --replay.first-frames 30 --worldmodel.block-frames 16",
-            "replay.first_frames (30) must be one of 0, 48, 96: they double up to replay.frames (96)",
+            "--replay.batch_length 96 --replay.curriculum-start 30 --worldmodel.state-interval 16",
+            "replay.curriculum_start (30) must be one of 0, 48, 96: they double up to replay.batch_length (96)",
         ),
         (
-            "--replay.frames 20 --worldmodel.block-frames 16",
-            "replay.frames (20) must be a multiple of worldmodel.block_frames (16)",
+            "--replay.batch_length 20 --worldmodel.state-interval 16",
+            "replay.batch_length (20) must be a multiple of worldmodel.state_interval (16)",
         ),
         (
-            "--worldmodel.width 130 --worldmodel.heads 4",
-            "worldmodel.width (130) must be a multiple of worldmodel.heads (4)",
+            "--worldmodel.d_model 130 --worldmodel.n_heads 4",
+            "worldmodel.d_model (130) must be a multiple of worldmodel.n_heads (4)",
         ),
         (
-            "--worldmodel.width 20 --worldmodel.head-width 32",
-            "worldmodel.expand * worldmodel.width (2 * 20 = 40) must be a multiple of worldmodel.head_width",
+            "--worldmodel.d_model 20 --worldmodel.headdim 32",
+            "worldmodel.expand * worldmodel.d_model (2 * 20 = 40) must be a multiple of worldmodel.headdim",
         ),
     ],
 )
@@ -175,7 +177,7 @@ def test_every_preset_speaks_of_fields_that_some_world_model_has_and_is_sound():
 
 def test_changed_leaves_the_original():
     config = Config()
-    assert changed(config, {"train.ratio": 1.0}).train.ratio == 1.0
+    assert replace(config, {"train.replay_ratio": 1.0}).train.replay_ratio == 1.0
     assert config == Config()
 
 
@@ -199,9 +201,9 @@ def test_blocks_round_trip(blocks):
 def test_a_config_round_trips_through_yaml(
     tmp_path_factory: pytest.TempPathFactory, env, steps, seed, ratio, run_dir, blocks, wandb
 ):
-    config = changed(
+    config = replace(
         Config(env=env, steps=steps, seed=seed, run_dir=run_dir, wandb=wandb),
-        {"train.ratio": ratio, "worldmodel.blocks": blocks},
+        {"train.replay_ratio": ratio, "worldmodel.blocks": blocks},
     )
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     save_config(config, path)
@@ -213,11 +215,11 @@ def test_a_config_round_trips_through_yaml(
     ("text", "message"),
     [
         ("stesp: 3", "unknown field stesp: did you mean steps?"),
-        ("train: {ration: 3}", "unknown field train.ration: did you mean train.ratio?"),
+        ("train: {ration: 3}", "unknown field train.ration: did you mean train.replay_ratio?"),
         ("steps: many", "steps wants an integer, got 'many'"),
         ("steps: true", "steps wants an integer, got True"),
         ("steps: 1.0", "steps wants an integer, got 1.0"),
-        ("train: {ratio: [1]}", "train.ratio wants a number, got [1]"),
+        ("train: {ratio: [1]}", "train.replay_ratio wants a number, got [1]"),
         ("env: 3", "env wants a text, got 3"),
         ("preset: fast", "preset wants one of auto, debug, cpu, recall, gpu, got 'fast'"),
         ("worldmodel: {blocks: 22}", "worldmodel.blocks wants block sizes like 2x2,4x4, got 22"),
@@ -244,11 +246,11 @@ def test_numbers_as_yaml_misreads_them(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text("train: {learning_rate: 3e-4, ratio: 64}")
     train = load_config(path).train
-    assert (train.learning_rate, train.ratio, type(train.ratio)) == (3e-4, 64.0, float)
+    assert (train.learning_rate, train.replay_ratio, type(train.replay_ratio)) == (3e-4, 64.0, float)
 
 
 def test_a_run_folder_is_made_and_taken_up_again():
-    command = words("--env gym:CartPole-v1 --preset debug --seed 3 --replay.batch 4")
+    command = words("--env gym:CartPole-v1 --preset debug --seed 3 --replay.batch_size 4")
     config = parse(command)
     folder = open_run(config)
     assert folder == Path("runs/gym-CartPole-v1-lssvwm-s3")
@@ -260,13 +262,13 @@ def test_a_run_folder_is_made_and_taken_up_again():
 
 
 def test_a_resumed_run_keeps_what_it_was_made_with_and_may_go_on_longer(monkeypatch: pytest.MonkeyPatch):
-    open_run(parse(words("--preset debug --replay.batch 4")))
+    open_run(parse(words("--preset debug --replay.batch_size 4")))
     # The presets of the day do not reach into a run that is under way.
-    monkeypatch.setitem(presets.PRESETS, "debug", presets.PRESETS["debug"] | {"replay.frames": 32})
+    monkeypatch.setitem(presets.PRESETS, "debug", presets.PRESETS["debug"] | {"replay.batch_length": 32})
     monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))  # looked for before it is stored
     again = parse(words("--preset debug --steps 999 --train.save-every 5 --wandb offline"))
     folder = open_run(again)
-    assert (again.replay.batch, again.replay.frames, again.steps) == (4, 16, 999)
+    assert (again.replay.batch_size, again.replay.batch_length, again.steps) == (4, 16, 999)
     assert load_config(folder / "config.yaml").steps == 999
 
 
@@ -308,7 +310,7 @@ def test_a_folder_that_cannot_be_made_is_one_line():
 
 
 def test_what_a_resumed_run_may_change_exists():
-    assert fields(Config()).keys() >= FREE
+    assert fields(Config()).keys() >= RESUME_MUTABLE
 
 
 def test_the_stored_config_is_plain_yaml():

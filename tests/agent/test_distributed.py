@@ -17,12 +17,12 @@ import json, sys, torch
 from agent.training import distributed
 distributed.begin()
 mine = [torch.full((2, 2), float(1 + distributed.rank())), torch.arange(3.0) * (1 - distributed.rank())]
-distributed.average(mine)
+distributed.all_mean(mine)
 shared = torch.tensor([5.0 + distributed.rank()])
-distributed.share([shared])
+distributed.broadcast([shared])
 found = [distributed.processes(), mine[0].unique().tolist(), mine[1].tolist(), shared.item(),
-         distributed.total(3 + distributed.rank()), distributed.least(-distributed.rank()), distributed.same(4),
-         distributed.same(distributed.rank())]
+         distributed.all_sum(3 + distributed.rank()), distributed.all_min(-distributed.rank()), distributed.all_equal(4),
+         distributed.all_equal(distributed.rank())]
 with open(f"{sys.argv[1]}/{distributed.rank()}.json", "w") as file:
     json.dump(found, file)
 distributed.end()
@@ -49,9 +49,9 @@ def test_what_processes_do_together(tmp_path: Path):
 
 def test_one_process_alone_does_nothing():
     tensor = torch.ones(2)
-    distributed.average([tensor])
-    distributed.share([tensor])
-    assert tensor.tolist() == [1, 1] and distributed.total(3) == 3 and distributed.processes() == 1
+    distributed.all_mean([tensor])
+    distributed.broadcast([tensor])
+    assert tensor.tolist() == [1, 1] and distributed.all_sum(3) == 3 and distributed.processes() == 1
     assert distributed.own_folder(Path("a")) == Path("a") and distributed.own_seed(7) == 7
 
 

@@ -5,8 +5,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from tests.worldmodel.small import assert_equal, random_rows, small_model
-from worldmodel import Rows, State, Trajectory, WorldModel
+from tests.worldmodel.small import assert_equal, random_batch, small_model
+from worldmodel import ObserveOutput, SequenceBatch, State, WorldModel
 from worldmodel.rollout import Dream, dream
 
 HORIZON = 5
@@ -29,19 +29,19 @@ class Counter(WorldModel):
     def reward(self, feature: Tensor) -> Tensor:
         return feature[..., 0, 0]
 
-    def continues(self, feature: Tensor) -> Tensor:
+    def continue_prob(self, feature: Tensor) -> Tensor:
         return (feature[..., 0, 0] < 100).float()
 
-    def observe(self, rows: Rows, state: State, mode: bool = False) -> Trajectory:
+    def observe(self, rows: SequenceBatch, state: State, mode: bool = False) -> ObserveOutput:
         raise AssertionError("a dream does not observe")
 
-    def loss(self, rows: Rows, state: State) -> tuple[dict[str, Tensor], Trajectory, dict[str, Tensor]]:
+    def loss(self, rows: SequenceBatch, state: State) -> tuple[dict[str, Tensor], ObserveOutput, dict[str, Tensor]]:
         raise AssertionError("a dream does not compute a loss")
 
-    def surprise(self, rows: Rows, state: State) -> Tensor:
+    def kl(self, rows: SequenceBatch, state: State) -> Tensor:
         raise AssertionError("a dream is not surprised")
 
-    def weights(self) -> dict[str, float]:
+    def loss_scales(self) -> dict[str, float]:
         raise AssertionError("a dream does not ask for weights")
 
     def decode(self, feature: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ def test_an_action_leads_to_the_next_frame() -> None:
         assert torch.equal(d.action[t], policy(d.feature[t]))  # chosen at t
         assert torch.equal(count[t + 1], count[t] + 10 + d.action[t].argmax(-1))  # leads to t + 1
         assert torch.equal(d.reward[t], count[t + 1])
-        assert torch.equal(d.continues[t + 1], (count[t + 1] < 100).float())
-    assert d.continues[0].tolist() == [1, 0]  # of the start, as given
+        assert torch.equal(d.continue_prob[t + 1], (count[t + 1] < 100).float())
+    assert d.continue_prob[0].tolist() == [1, 0]  # of the start, as given
     assert len(set(d.action.argmax(-1).flatten().tolist())) > 1
     assert start["count"].tolist() == [0, 80]
 
@@ -71,8 +71,8 @@ def test_an_action_leads_to_the_next_frame() -> None:
 def starts(model: WorldModel, kind: str) -> State:
     """(2 * 2,) States with a past."""
     torch.manual_seed(0)
-    trajectory = model.observe(random_rows(kind, 2, 7), model.initial(2))
-    return trajectory.starts.detach().reshape(-1)
+    output = model.observe(random_batch(kind, 2, 7), model.initial(2))
+    return output.start_states.detach().reshape(-1)
 
 
 @pytest.fixture(scope="module", params=["image", "vector"])
@@ -91,13 +91,13 @@ def test_shapes(dreamed: tuple[WorldModel, State, State, Dream]) -> None:
     assert d.feature.shape == (HORIZON + 1, 4, model.tokens, model.feature_width)
     assert d.action.shape == (HORIZON, 4, 3)
     assert d.reward.shape == (HORIZON, 4)
-    assert d.continues.shape == (HORIZON + 1, 4)
-    assert d.continues[0].tolist() == [1, 1, 0, 1]
+    assert d.continue_prob.shape == (HORIZON + 1, 4)
+    assert d.continue_prob[0].tolist() == [1, 1, 0, 1]
 
 
 def test_nothing_carries_gradients(dreamed: tuple[WorldModel, State, State, Dream]) -> None:
     model, _, _, d = dreamed
-    assert not any(x.requires_grad for x in (d.feature, d.action, d.reward, d.continues))
+    assert not any(x.requires_grad for x in (d.feature, d.action, d.reward, d.continue_prob))
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
@@ -119,5 +119,5 @@ def test_a_dream_is_its_frames_one_by_one(dreamed: tuple[WorldModel, State, Stat
             torch.testing.assert_close(d.action[t], action)
             torch.testing.assert_close(d.feature[t + 1], feature, atol=1e-5, rtol=0)
             torch.testing.assert_close(d.reward[t], model.reward(feature), atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(d.continues[t + 1], model.continues(feature), atol=1e-5, rtol=0)
+            torch.testing.assert_close(d.continue_prob[t + 1], model.continue_prob(feature), atol=1e-5, rtol=0)
     assert d.reward.std() > 0 and (d.feature[1:] - d.feature[:-1]).abs().amax((1, 2, 3)).min() > 0.1

@@ -8,7 +8,7 @@ import torch
 
 from agent.runs.fields import ConfigError
 from agent.training.learner import Learner
-from agent.training.replay_states import ReplayStarts, boundaries
+from agent.training.replay_states import ReplayStates, boundaries
 from replay import Episode, Replay
 from tests.agent.test_learner import ACTIONS, SHAPE, small
 from worldmodel import State
@@ -42,7 +42,7 @@ def frame_by_frame(learner: Learner, episode: Episode) -> State:
     """(L,): the State at each frame, one at a time."""
     rows, state, states = learner.episodes([episode]), learner.model.initial(1), []
     for t in range(len(episode)):
-        state = learner.model.observe(rows[:, t : t + 1], state, mode=True).final
+        state = learner.model.observe(rows[:, t : t + 1], state, sample=False).last_state
         states.append(state)
     return torch.cat(states)
 
@@ -61,7 +61,7 @@ def frames_of(found: State, states: State) -> list[int]:
 def test_boundaries_are_the_episodes_states(learner: Learner, length: int, terminated: bool):
     past = episode(length, terminated=terminated)
     states = frame_by_frame(learner, past)
-    block, met = learner.config.worldmodel.block_frames, set()
+    block, met = learner.config.worldmodel.state_interval, set()
     for seed in range(40):
         at = frames_of(boundaries(learner, past, np.random.default_rng(seed)), states)
         assert at and at == sorted(at) and (length - 1 not in at or not terminated)
@@ -76,7 +76,7 @@ def test_starts_are_drawn_from_many_episodes(learner: Learner, tmp_path: Path):
     for seed in range(20):
         replay.add(episode(40, seed))
     states = torch.cat([frame_by_frame(learner, replay.get(name)) for name in replay.names()])
-    starts = ReplayStarts(learner, replay, seed=0, states=32)
+    starts = ReplayStates(learner, replay, seed=0, states=32)
     assert len(starts.states) == 32
     assert len({frame // 40 for frame in frames_of(starts.states, states)}) == 16  # two of each of sixteen
     torch.manual_seed(1)
@@ -88,4 +88,4 @@ def test_starts_are_drawn_from_many_episodes(learner: Learner, tmp_path: Path):
 
 def test_without_episodes_there_is_nowhere_to_begin(learner: Learner, tmp_path: Path):
     with pytest.raises(ConfigError, match="holds no episodes"):
-        ReplayStarts(learner, Replay(tmp_path, 100), seed=0)
+        ReplayStates(learner, Replay(tmp_path, 100), seed=0)

@@ -23,7 +23,7 @@ def small(**changes: object) -> Config:
 
 def window(seed: int, config: Config) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
-    B, T = config.replay.batch, config.replay.frames
+    B, T = config.replay.batch_size, config.replay.batch_length
     return {
         "observation": random.normal(size=(B, T, *SHAPE)).astype(np.float32),
         "action": np.eye(ACTIONS, dtype=np.float32)[random.integers(0, ACTIONS, (B, T))],
@@ -69,7 +69,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted():
     bad = window(1, config)
     bad["reward"][0, 3] = np.nan
     learner.update(bad)
-    assert learner.skipped == 1
+    assert learner.nonfinite_updates == 1
     assert same(before, weights(learner))
     assert torch.isfinite(learner.state["h"]).all()
     learner.update(window(2, config))
@@ -96,12 +96,12 @@ def test_a_good_update_between_bad_ones_starts_the_count_again():
         for _ in range(9):
             learner.update(bad)
         learner.update(window(0, config))
-    assert learner.skipped == 18
+    assert learner.nonfinite_updates == 18
 
 
 def test_the_learning_rate_falls_linearly_to_its_share():
     config = small()
-    config.train.learning_rate, config.train.final_rate = 1e-3, 0.1
+    config.train.learning_rate, config.train.lr_end_fraction = 1e-3, 0.1
     learner = Learner(config, SHAPE, ACTIONS)
     rates = []
     for progress in (0.0, 0.5, 1.0, 1.2):

@@ -16,7 +16,7 @@ from agent.runs.cli import parse
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run, stored_config, training
-from agent.runs.lock import alone
+from agent.runs.lock import run_lock
 from agent.training import distributed
 
 CARTPOLE = "--env gym:CartPole-v1 --preset debug"
@@ -103,7 +103,7 @@ def test_within_one_process_a_folder_is_taken_several_times(folder: Path, monkey
     with training(configured(folder)) as own:
         assert own == folder
         open_run(configured(folder))
-        with alone(Path("run")):
+        with run_lock(Path("run")):
             assert is_held(folder)
         assert is_held(folder)
     assert not is_held(folder)
@@ -113,7 +113,7 @@ def test_within_one_process_a_folder_is_taken_several_times(folder: Path, monkey
 def test_a_forked_child_does_not_keep_the_lock(folder: Path):
     end, go_on = os.pipe()
     begun, begin = os.pipe()
-    with alone(folder):
+    with run_lock(folder):
         child = os.fork()
         if not child:
             os.close(go_on)

@@ -123,10 +123,10 @@ def faults():
         torch.ones(2**24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-machine.settle(2)
+machine.configure_threads(2)
 faults()
 print(torch.get_num_threads(), faults())
-machine.settle(0)
+machine.configure_threads(0)
 print(torch.get_num_threads())
 """
 

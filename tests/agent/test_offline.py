@@ -13,13 +13,13 @@ from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run
 from agent.runs.load import load_run
 from agent.training.learner import Learner
-from agent.training.offline import teach, validate
+from agent.training.offline import train_offline, validate
 from replay import Episode, Replay
 
 
 def configured(folder) -> Config:
     config = presets.apply("debug", "vector", Config(env="gym:CartPole-v1", run_dir=str(folder)))
-    config.replay.first_frames = 8
+    config.replay.curriculum_start = 8
     config.train.precision = "float32"
     open_run(config)
     return config
@@ -42,9 +42,9 @@ def data(tmp_path):
 def test_it_learns_and_leaves_a_run(tmp_path, data):
     said = io.StringIO()
     config = configured(tmp_path / "run")
-    learner = teach(config, tmp_path / "run", data, 100, held_out=data, held_out_frames=40, stream=said)
+    learner = train_offline(config, tmp_path / "run", data, 100, held_out=data, held_out_frames=40, stream=said)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    heldout = [row["heldout/loss"] for row in rows if "heldout/loss" in row]
+    heldout = [row["val/loss"] for row in rows if "val/loss" in row]
     assert len(heldout) == 10 and heldout[-1] < 0.8 * heldout[0]
     assert not any(name.startswith("agent/") for row in rows for name in row)
     assert said.getvalue().startswith("run  updates 100/100  frames/s ") and said.getvalue().endswith("left 0:00\n")
@@ -55,7 +55,9 @@ def test_it_learns_and_leaves_a_run(tmp_path, data):
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, data, monkeypatch):
-    whole = teach(configured(tmp_path / "whole"), tmp_path / "whole", data, 40, held_out=data, stream=io.StringIO())
+    whole = train_offline(
+        configured(tmp_path / "whole"), tmp_path / "whole", data, 40, held_out=data, stream=io.StringIO()
+    )
 
     class Stopped(Exception):
         pass
@@ -70,9 +72,9 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, data, monkeypatch):
     config = configured(tmp_path / "cut")
     monkeypatch.setattr(checkpoint, "save", save_then_stop)
     with pytest.raises(Stopped):
-        teach(config, tmp_path / "cut", data, 40, stream=io.StringIO())
+        train_offline(config, tmp_path / "cut", data, 40, stream=io.StringIO())
     monkeypatch.setattr(checkpoint, "save", saved)
-    cut = teach(config, tmp_path / "cut", data, 40, stream=io.StringIO())
+    cut = train_offline(config, tmp_path / "cut", data, 40, stream=io.StringIO())
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(cut.model.state_dict()[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
 
@@ -88,24 +90,24 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, data, monkeypatch):
 
     monkeypatch.setattr(Learner, "update", interrupted_at_seven)
     with pytest.raises(KeyboardInterrupt):
-        teach(config, tmp_path / "run", data, 40, stream=said)
+        train_offline(config, tmp_path / "run", data, 40, stream=said)
     assert "interrupted at update 7 and saved: the same command goes on from here" in said.getvalue()
     assert load_run(tmp_path / "run")[2] == 7
     monkeypatch.setattr(Learner, "update", update)
-    assert teach(config, tmp_path / "run", data, 10, stream=said).updates == 10
+    assert train_offline(config, tmp_path / "run", data, 10, stream=said).updates == 10
 
 
 def test_a_run_that_is_done_is_left_alone(tmp_path, data):
     config = configured(tmp_path / "run")
-    teach(config, tmp_path / "run", data, 10, stream=io.StringIO())
+    train_offline(config, tmp_path / "run", data, 10, stream=io.StringIO())
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    assert teach(config, tmp_path / "run", data, 10).updates == 10
+    assert train_offline(config, tmp_path / "run", data, 10).updates == 10
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
 def test_validation_changes_nothing_and_repeats(tmp_path, data):
     config = configured(tmp_path / "run")
-    learner = teach(config, tmp_path / "run", data, 10, stream=io.StringIO())
+    learner = train_offline(config, tmp_path / "run", data, 10, stream=io.StringIO())
     before, random = learner.model.state_dict(), torch.get_rng_state()
     copies = {name: tensor.clone() for name, tensor in before.items()}
     first = validate(learner, Replay(data, 10_000), 48)
@@ -118,4 +120,4 @@ def test_validation_changes_nothing_and_repeats(tmp_path, data):
 def test_no_episodes_is_one_line(tmp_path):
     config = configured(tmp_path / "run")
     with pytest.raises(ConfigError, match="holds no episodes"):
-        teach(config, tmp_path / "run", tmp_path / "empty", 10)
+        train_offline(config, tmp_path / "run", tmp_path / "empty", 10)

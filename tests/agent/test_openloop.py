@@ -40,7 +40,7 @@ def episode(rows: int) -> Episode:
 def test_windows_hold_the_frames_after_each_block(learner: Learner):
     e = episode(37)
     windows = predict(learner, e, horizon=5, window=16)
-    block = learner.config.worldmodel.block_frames
+    block = learner.config.worldmodel.state_interval
     assert windows.index.tolist() == [i for i in range(block - 1, 37, block) if i + 5 < 37]
     for w, at in enumerate(windows.index.tolist()):
         np.testing.assert_allclose(windows.context[w].numpy() * 255, e.observation[at], atol=1e-3)

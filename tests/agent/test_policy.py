@@ -71,7 +71,7 @@ def test_a_categorical_is_its_probabilities():
 
 def test_a_continuous_actor_learns_what_each_feature_asks():
     torch.manual_seed(0)
-    agent = ActorCritic(ActorCriticConfig(units=32, layers=1, discount_horizon=2.0), 2, 4, 1, continuous=True)
+    agent = ActorCritic(ActorCriticConfig(hidden=32, layers=1, discount_horizon=2.0), 2, 4, 1, continuous=True)
 
     def target(feature: torch.Tensor) -> torch.Tensor:
         return 0.6 * feature[..., 1, 0].sign()

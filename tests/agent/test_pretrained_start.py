@@ -18,7 +18,7 @@ from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run
 from agent.runs.load import load_run
 from agent.training.learner import Learner, check
-from agent.training.offline import teach
+from agent.training.offline import train_offline
 from replay import Episode, Replay
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +35,8 @@ def configured(folder: Path, source: Path) -> Config:
 def saved(config: Config, folder: Path, **options: int) -> Mamba2ForCausalLM:
     """A language model whose layers fit the configuration's."""
     c = config.worldmodel
-    sizes = dict(hidden_size=c.width, state_size=c.state, expand=c.expand, head_dim=c.head_width)
-    sizes |= dict(num_heads=c.expand * c.width // c.head_width, n_groups=1, num_hidden_layers=4, vocab_size=64)
+    sizes = dict(hidden_size=c.width, state_size=c.state, expand=c.expand, head_dim=c.headdim)
+    sizes |= dict(num_heads=c.expand * c.width // c.headdim, n_groups=1, num_hidden_layers=4, vocab_size=64)
     torch.manual_seed(1)
     model = Mamba2ForCausalLM(Mamba2Config(**(sizes | options)))
     model.save_pretrained(folder)
@@ -71,12 +71,12 @@ def test_the_file_is_needed_once(tmp_path: Path, data: Path) -> None:
     check(config)
     open_run(config)
     lines = io.StringIO()
-    teach(config, folder, data, 2, stream=lines)
+    train_offline(config, folder, data, 2, stream=lines)
     assert lines.getvalue().splitlines()[0] == said
     (source / "model.safetensors").unlink()
     check(config)
     lines = io.StringIO()
-    taught = teach(config, folder, data, 4, stream=lines)
+    taught = train_offline(config, folder, data, 4, stream=lines)
     assert taught.updates == 4 and "pretrained" not in lines.getvalue()
     _, loaded, step = load_run(folder)
     assert step == 4
@@ -89,7 +89,7 @@ def test_a_run_that_has_not_begun_needs_the_file(tmp_path: Path, data: Path) -> 
         check(config)
     open_run(config)
     with pytest.raises(ConfigError, match="nowhere: no such file"):
-        teach(config, tmp_path / "run", data, 2)
+        train_offline(config, tmp_path / "run", data, 2)
 
 
 def test_a_run_from_nothing_takes_nothing() -> None:
@@ -114,17 +114,15 @@ def test_the_command_refuses_before_it_makes_a_folder(tmp_path: Path) -> None:
     saved(parse([*RUN, "--run-dir", str(tmp_path / "run")]), tmp_path / "lm", state_size=24)
     done = command(tmp_path / "run", tmp_path / "lm")
     assert done.returncode == 2 and done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1 and "--worldmodel.state 24 would fit" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "--worldmodel.d_state 24 would fit" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_segments_are_whole_blocks_and_may_change_in_a_resumed_run(tmp_path: Path) -> None:
     words = [*RUN, "--run-dir", str(tmp_path / "run")]
-    block = parse(words).worldmodel.block_frames
-    with pytest.raises(
-        ConfigError, match=rf"checkpoint_frames \({block + 1}\) must be 0 or a multiple of .* \({block}\)"
-    ):
-        parse([*words, "--worldmodel.checkpoint-frames", str(block + 1)])
+    block = parse(words).worldmodel.state_interval
+    with pytest.raises(ConfigError, match=rf"remat_frames \({block + 1}\) must be 0 or a multiple of .* \({block}\)"):
+        parse([*words, "--worldmodel.remat-frames", str(block + 1)])
     open_run(parse(words))
-    open_run(parse([*words, "--worldmodel.checkpoint-frames", str(2 * block)]))
-    assert parse(words).worldmodel.checkpoint_frames == 2 * block
+    open_run(parse([*words, "--worldmodel.remat-frames", str(2 * block)]))
+    assert parse(words).worldmodel.remat_frames == 2 * block

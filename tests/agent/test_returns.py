@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agent.returns import ReturnRange, lambda_returns, replay_returns
+from agent.returns import ReturnNormalizer, lambda_returns, replay_returns
 
 
 def n_step(reward: list[float], carry: list[float], value: list[float], t: int, n: int) -> float:
@@ -102,14 +102,14 @@ def test_a_time_limit_is_no_end_of_reward() -> None:
 
 
 def test_the_range_is_never_below_one() -> None:
-    scale = ReturnRange(1.0)
+    scale = ReturnNormalizer(1.0)
     assert scale.update(torch.full((4, 4), 3.0)) == 1.0
     assert scale.update(torch.linspace(0, 0.5, 100)) == 1.0
     torch.testing.assert_close(scale.update(torch.linspace(0, 100, 101)), torch.tensor(90.0))
 
 
 def test_the_range_follows_percentiles_at_its_rate() -> None:
-    scale = ReturnRange(0.25)
+    scale = ReturnNormalizer(0.25)
     low = high = 0.0
     for seed in range(5):
         returns = noise(6, 7, seed=seed) * 10 + 5
@@ -122,13 +122,13 @@ def test_the_range_follows_percentiles_at_its_rate() -> None:
 
 
 def test_the_range_takes_narrow_returns_and_no_gradient() -> None:
-    scale = ReturnRange(0.5)
+    scale = ReturnNormalizer(0.5)
     returns = torch.randn(50).bfloat16().requires_grad_()
     assert not scale.update(returns * 3).requires_grad and scale.low.dtype == torch.float32
 
 
 def test_returns_that_are_not_finite_leave_the_range_as_it_was() -> None:
-    scale = ReturnRange(rate=0.5)
+    scale = ReturnNormalizer(rate=0.5)
     scale.update(torch.linspace(0.0, 40.0, 101))
     before = (scale.low.clone(), scale.high.clone())
     for bad in (torch.nan, torch.inf):

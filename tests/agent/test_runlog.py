@@ -165,7 +165,7 @@ def picture(path: Path) -> Path:
     return path
 
 
-def film(path: Path, frames: int = 5, width: int = 640) -> Path:
+def log_video(path: Path, frames: int = 5, width: int = 640) -> Path:
     """Frames that grow brighter."""
     shades = np.linspace(0, 200, frames).astype(np.uint8)
     pixels = np.broadcast_to(shades[:, None, None, None], (frames, 64, width, 3)).copy()

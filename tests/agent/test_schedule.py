@@ -146,8 +146,8 @@ def test_steps_and_updates_are_not_taken_for_one_another(tmp_path):
     run.run()
     run.close()
     with pytest.raises(ConfigError, match="give another folder"):
-        offline.teach(run.config, tmp_path / "acts", tmp_path / "acts/episodes", 100)
+        offline.train_offline(run.config, tmp_path / "acts", tmp_path / "acts/episodes", 100)
     config = parse(["--env", "gym:CartPole-v1", "--preset", "debug", "--run-dir", str(tmp_path / "taught")])
-    offline.teach(config, open_run(config), tmp_path / "acts/episodes", 3)
+    offline.train_offline(config, open_run(config), tmp_path / "acts/episodes", 3)
     with pytest.raises(ConfigError, match="in updates: give another --run-dir"):
         made(tmp_path / "taught")

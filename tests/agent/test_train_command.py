@@ -69,7 +69,7 @@ def test_a_killed_run_ends_with_all_its_steps(run: Path):
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
     assert any("eval/return" in row for row in rows)
     assert any("model/loss/dynamics" in row for row in rows)
-    assert meta["skipped"] == 0
+    assert meta["nonfinite_updates"] == 0
     # updates keep to the schedule whatever was lost: frames replayed = ratio * steps after the prefill
     assert meta["updates"] == pytest.approx((step - 100) * 8 / 32, abs=2)
 

@@ -28,7 +28,7 @@ def sizes(windows: Windows, progress: float) -> tuple[int, ...]:
 
 
 def test_windows_double_by_half_of_training(replay):
-    windows = Windows(replay, ReplayConfig(batch=2, frames=64, first_frames=16), seed=0)
+    windows = Windows(replay, ReplayConfig(batch_size=2, batch_length=64, curriculum_start=16), seed=0)
     assert [sizes(windows, at) for at in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)] == [
         (8, 16),
         (8, 16),
@@ -40,24 +40,24 @@ def test_windows_double_by_half_of_training(replay):
 
 
 def test_without_growth_windows_stay(replay):
-    windows = Windows(replay, ReplayConfig(batch=2, frames=32), seed=0)
+    windows = Windows(replay, ReplayConfig(batch_size=2, batch_length=32), seed=0)
     assert sizes(windows, 0.0) == sizes(windows, 1.0) == (2, 32)
 
 
 def test_the_first_row_of_a_new_stage_begins_memory(replay):
-    windows = Windows(replay, ReplayConfig(batch=2, frames=32, first_frames=16), seed=0)
+    windows = Windows(replay, ReplayConfig(batch_size=2, batch_length=32, curriculum_start=16), seed=0)
     windows.next(0.0)
     assert not windows.next(0.0)["is_first"][:, 0].all()
     assert windows.next(0.5)["is_first"][:, 0].all()
 
 
 def test_restart_cuts_every_window_off_from_the_one_before(replay):
-    windows = Windows(replay, ReplayConfig(batch=4, frames=16, restart=1.0), seed=0)
+    windows = Windows(replay, ReplayConfig(batch_size=4, batch_length=16, random_start_prob=1.0), seed=0)
     assert all(windows.next(0.0)["is_first"][:, 0].all() for _ in range(5))
 
 
 def test_restored_windows_go_on(replay):
-    config = ReplayConfig(batch=2, frames=32, first_frames=8)
+    config = ReplayConfig(batch_size=2, batch_length=32, curriculum_start=8)
     windows, other = Windows(replay, config, seed=0), Windows(replay, config, seed=0)
     windows.next(0.3)
     other.load_state_dict(windows.state_dict())
@@ -68,7 +68,7 @@ def test_restored_windows_go_on(replay):
 
 @given(batch=st.integers(1, 9), frames=st.integers(1, 300), first=st.integers(0, 300))
 def test_stages_keep_the_rows_of_a_batch(batch, frames, first):
-    stages = ReplayConfig(batch=batch, frames=frames, first_frames=first).stages()
+    stages = ReplayConfig(batch_size=batch, batch_length=frames, curriculum_start=first).stages()
     assert stages[-1] == (batch, frames)
     assert {b * t for b, t in stages} == {batch * frames}
     assert all(later == 2 * earlier for (_, earlier), (_, later) in zip(stages, stages[1:], strict=False))
@@ -77,7 +77,9 @@ def test_stages_keep_the_rows_of_a_batch(batch, frames, first):
 
 def test_first_windows_that_are_no_blocks_are_refused():
     config = Config()
-    config.worldmodel.block_frames = 16
-    config.replay.frames, config.replay.first_frames = 64, 8
-    with pytest.raises(ConfigError, match="replay.first_frames .8. must be a multiple of worldmodel.block_frames .16."):
+    config.worldmodel.state_interval = 16
+    config.replay.batch_length, config.replay.curriculum_start = 64, 8
+    with pytest.raises(
+        ConfigError, match="replay.curriculum_start .8. must be a multiple of worldmodel.state_interval .16."
+    ):
         validate(config)

@@ -10,7 +10,7 @@ from PIL import Image
 import envs
 import envs.atari
 from envs.atari_scores import SCORES
-from envs.occlusion import REGIONS, Hiding
+from envs.occlusion import REGIONS, Occlusion
 from envs.suites import SUITES
 
 NOOP = 0
@@ -205,7 +205,7 @@ def test_wrong_values_are_one_line(options, says):
 
 def test_nothing_is_hidden_by_default():
     random = np.random.default_rng(0)
-    assert not any(Hiding().hides(index, random) for index in range(100))
+    assert not any(Occlusion().hides(index, random) for index in range(100))
 
 
 def test_scores_are_the_published_table():

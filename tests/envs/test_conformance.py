@@ -63,7 +63,7 @@ def assert_same(some, others):
 def test_spaces_are_those_of_the_world_model(environment, name):
     space = environment.observation_space
     assert isinstance(space, Box)
-    if envs.kind(name) == "image":
+    if envs.obs_type(name) == "image":
         height, width, colours = space.shape
         assert space.dtype == np.uint8 and colours == 3
         assert height % 4 == width % 4 == 0 and min(height, width) >= 8

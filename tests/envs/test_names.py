@@ -42,7 +42,7 @@ def test_name_carries_options():
     image, info = env.reset(seed=0)
     assert image.shape == (64, 64, 3) and 4 <= info["delay"] <= 9
     assert envs.make("ObjectRecall:delay=4..9", delay=2, labels=True).reset()[1]["delay"] == 2
-    assert envs.kind("ObjectRecall:delay=4..9,size=64") == envs.kind("MemoryMaze:time_limit=200") == "image"
+    assert envs.obs_type("ObjectRecall:delay=4..9,size=64") == envs.obs_type("MemoryMaze:time_limit=200") == "image"
     vector = envs.make_vector("ObjectRecall:delay=5,size=36", 2)
     assert vector.reset()[0].shape == (2, 36, 36, 3)
     vector.close()
@@ -87,7 +87,7 @@ def test_values_of_options(monkeypatch, text, value):
         ],
     ],
 )
-@pytest.mark.parametrize("use", [envs.check_name, envs.kind, envs.make, lambda name: envs.make_vector(name, 2)])
+@pytest.mark.parametrize("use", [envs.check_name, envs.obs_type, envs.make, lambda name: envs.make_vector(name, 2)])
 def test_wrong_options_are_refused(use, name, message):
     with pytest.raises(envs.UnknownEnvironment) as raised:
         use(name)

@@ -70,7 +70,7 @@ def test_made_by_entry_point_or_path(name):
     observation, _ = env.reset(seed=0)
     assert observation == np.array([4], np.float32) and observation.dtype == np.float32
     assert env.step(1)[0] == 5
-    assert envs.kind(name) == envs.kind(f"{name}:start=4") == "vector"
+    assert envs.obs_type(name) == envs.obs_type(f"{name}:start=4") == "vector"
     assert envs.make(name).reset()[0] == 0
 
 
@@ -84,7 +84,7 @@ def test_worker_processes_find_it(name):
 def test_names_list_it_and_ours_go_first():
     assert "Count" in envs.names() and envs.names().count("MemoryMaze") == 1
     assert "Count" in envs.forms() and "Atari/<Game>" in envs.forms()
-    assert envs.kind("MemoryMaze") == "image"
+    assert envs.obs_type("MemoryMaze") == "image"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_refusals_are_one_line(name, says):
         (":start=3,wage=1", "needs the option 'hours': write counting.environment:Paid:start=3,wage=1,hours=value"),
     ],
 )
-@pytest.mark.parametrize("use", [envs.kind, envs.make, lambda name: envs.make_vector(name, 1)])
+@pytest.mark.parametrize("use", [envs.obs_type, envs.make, lambda name: envs.make_vector(name, 1)])
 def test_options_that_it_has_to_have_are_named(use, carried, says):
     name = f"counting.environment:Paid{carried}"
     with pytest.raises(envs.WrongOptions) as raised:
@@ -136,7 +136,7 @@ def test_spaces_that_are_not_supported_are_refused():
         ("popgym", "POPGym/RepeatFirstEasy", "POPGym needs popgym: pip install 'lssvwm[popgym]'"),
     ],
 )
-@pytest.mark.parametrize("use", [envs.check_name, envs.kind, envs.make, lambda name: envs.make_vector(name, 1)])
+@pytest.mark.parametrize("use", [envs.check_name, envs.obs_type, envs.make, lambda name: envs.make_vector(name, 1)])
 def test_missing_packages_are_named(monkeypatch, use, package, name, says):
     monkeypatch.setitem(sys.modules, package, None)  # as good as not installed
     with pytest.raises(ModuleNotFoundError):

@@ -65,7 +65,7 @@ def test_every_name_works_or_is_refused_in_a_line():
 
 
 def test_kind_is_vector():
-    assert envs.kind("POPGym/RepeatFirstHard") == "vector"
+    assert envs.obs_type("POPGym/RepeatFirstHard") == "vector"
 
 
 def test_misspelt_names_give_the_nearest():

@@ -301,7 +301,7 @@ def test_judge_is_right_wherever_the_distractor_is(size):
             frames[:, :, *spot] = pictures.PALETTE[colour]
             for (i, y), (j, x) in itertools.product(enumerate(hidden), repeat=2):
                 frames[i, j, y : y + side, x : x + side] = pictures.GRAY
-            colours, places = pictures.judge(floats(frames))
+            colours, places = pictures.classify_frame(floats(frames))
             assert (colours == colour).all() and (places == place).all()
 
 
@@ -312,7 +312,7 @@ def test_judge_on_real_frames(name):
     for _ in range(30):
         frames, labels, _ = play(env)
         here = np.isin(labels["phase"], [SHOWN, BACK])
-        colours, places = env.judge(floats(frames[here]))
+        colours, places = env.classify_frame(floats(frames[here]))
         np.testing.assert_array_equal(colours, labels["colour"][here])
         np.testing.assert_array_equal(places, labels["place"][here])
 
@@ -331,7 +331,7 @@ def test_judge_on_decoded_frames(spoilt):
             picture = np.mean(blurred, axis=0)
         else:
             picture = picture + np.random.default_rng(place).normal(0, 0.3, picture.shape)
-        assert pictures.judge(picture) == (colour, place)
+        assert pictures.classify_frame(picture) == (colour, place)
 
 
 def test_judge_is_least_squares_over_the_squares():
@@ -346,23 +346,23 @@ def test_judge_is_least_squares_over_the_squares():
         judged[spot] = True
     differences = (frames[:, None, None] - templates / 255)[..., judged, :]  # (20, 8, 9, pixels, 3)
     errors = (differences**2).sum((-2, -1)).reshape(20, -1)
-    colours, places = pictures.judge(frames)
+    colours, places = pictures.classify_frame(frames)
     np.testing.assert_array_equal(colours * pictures.PLACES + places, errors.argmin(1))
 
 
 def test_judge_takes_any_leading_shape_and_refuses_others():
     empty = np.full((2, 3, 32, 32, 3), pictures.BACKGROUND) / 255
-    colours, places = pictures.judge(empty)
+    colours, places = pictures.classify_frame(empty)
     assert colours.shape == places.shape == (2, 3) and colours.dtype == places.dtype == np.int64
     assert (colours < pictures.COLOURS).all() and (places < pictures.PLACES).all()
     for wrong in (empty[0, 0, 0], empty[..., 0], empty[..., :28, :], empty[..., :30, :30, :], empty > 0):
         with pytest.raises(ValueError):
-            pictures.judge(wrong)
+            pictures.classify_frame(wrong)
     # The environment's own judge knows of its own colours only.
     violet = np.full((32, 32, 3), pictures.PALETTE[7]) / 255
-    assert pictures.judge(violet)[0] == 7 and recall.ObjectRecall(colours=3).judge(violet)[0] == 2
+    assert pictures.classify_frame(violet)[0] == 7 and recall.ObjectRecall(colours=3).classify_frame(violet)[0] == 2
     with pytest.raises(ValueError, match="colours"):
-        pictures.judge(empty, colours=9)
+        pictures.classify_frame(empty, colours=9)
 
 
 @pytest.mark.parametrize("name", NAMES)

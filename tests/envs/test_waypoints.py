@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.out_and_back import BACK, LONGEST, OUT, SHORTEST, Excursions, OutAndBack
+from envs.out_and_back import BACK, LONGEST, OUT, SHORTEST, OutAndBack, RepeatedOutAndBack
 from envs.waypoints import (
     FORWARD,
     FORWARD_LEFT,
@@ -111,9 +111,9 @@ def test_excursions_go_out_and_come_back_again_and_again(monkeypatch):
 
     monkeypatch.setattr("envs.out_and_back.OutAndBack", Watched)
     layout, steps = np.ones((9, 9), np.uint8), 4_000
-    walked = stroll(Excursions(seed=1), steps, layout)
+    walked = stroll(RepeatedOutAndBack(seed=1), steps, layout)
     assert sum(lengths[:-1]) < steps <= sum(lengths)  # each to its end before the next begins
     assert SHORTEST <= min(lengths) and max(lengths) <= LONGEST and len(set(lengths)) > len(lengths) / 2
     assert np.median(lengths) < 200  # evenly by logarithm, not by steps
     assert len(set(walked)) > 15  # the start of each is where the last one came back to, and it goes elsewhere
-    assert walked == stroll(Excursions(seed=1), steps, layout)
+    assert walked == stroll(RepeatedOutAndBack(seed=1), steps, layout)

@@ -52,7 +52,7 @@ def test_it_trains_evaluates_compares_and_goes_on(tmp_path: Path, capfd: pytest.
     # again: nothing is trained; the control is evaluated, the rest as it was
     trained, evaluated = stamps(tmp_path, "*-s?/checkpoints/**/*"), stamps(tmp_path, "*-s?/eval.json")
     assert len(trained) >= 8 and len(evaluated) == 4
-    ablate.main([*COMMAND, *out, "--forget", "4"])
+    ablate.main([*COMMAND, *out, "--reset-memory-at", "4"])
     assert stamps(tmp_path, "*-s?/checkpoints/**/*") == trained and stamps(tmp_path, "*-s?/eval.json") == evaluated
     assert "wiped at 4" in capfd.readouterr().out
     wiped = json.loads((tmp_path / "ablation.json").read_text())["models"]["local"]["wiped"]
@@ -99,8 +99,8 @@ def test_an_interrupt_saves_the_runs_and_says_how_to_go_on(tmp_path: Path):
     ("words", "line"),
     [
         (["--worldmodels", "lssvwn"], "unknown world model lssvwn: did you mean lssvwm?"),
-        (["--worldmodels", "lssvwm", "--worldmodel.widht", "3"], "did you mean --worldmodel.width"),
-        (["--worldmodels", "lssvwm", "--worldmodel.width", "31"], "worldmodel.width (31)"),
+        (["--worldmodels", "lssvwm", "--worldmodel.widht", "3"], "did you mean --worldmodel.d_model"),
+        (["--worldmodels", "lssvwm", "--worldmodel.d_model", "31"], "worldmodel.d_model (31)"),
         (["--worldmodels", "lssvwm", "--seed", "3"], "--seed is set for each run by this command: use --seeds"),
         (["--worldmodels", "lssvwm", "--env", "gym:CartPole-v1"], "no human-normalised scores"),
     ],
@@ -127,5 +127,5 @@ def test_a_longer_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_run_made_otherwise_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     open_run(parse(["--env", ENV, "--preset", "debug", "--run-dir", str(tmp_path / NAMES[0])]))
     with pytest.raises(SystemExit):
-        ablate.main([*SHORT, "--worldmodels", "lssvwm", "--out", str(tmp_path), "--train.ratio", "3"])
-    assert "--train.ratio 2.0, this command says --train.ratio 3.0" in capsys.readouterr().err
+        ablate.main([*SHORT, "--worldmodels", "lssvwm", "--out", str(tmp_path), "--train.replay_ratio", "3"])
+    assert "--train.replay_ratio 2.0, this command says --train.replay_ratio 3.0" in capsys.readouterr().err

@@ -24,7 +24,7 @@ ROWS = [
 def make_run(folder: Path, rows: list[dict]) -> Path:
     folder.mkdir()
     config = Config()
-    config.replay.batch, config.replay.frames = 2, 64
+    config.replay.batch_size, config.replay.batch_length = 2, 64
     save_config(config, folder / "config.yaml")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

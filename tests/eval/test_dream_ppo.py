@@ -40,7 +40,7 @@ def test_outside_the_dream_a_policy_sees_the_models_features():
     chosen = torch.eye(3)[np.concatenate(recorder.acted[:-1])]
     rows.action = torch.cat([torch.zeros(1, 3), chosen]).unsqueeze(0)
     with torch.no_grad():
-        wanted = learner.model.observe(rows, learner.model.initial(1), mode=True).feature[0]
+        wanted = learner.model.observe(rows, learner.model.initial(1), sample=False).feature[0]
     np.testing.assert_allclose(np.concatenate(recorder.seen), flat(wanted), atol=1e-4)
 
 
@@ -58,13 +58,15 @@ class Treadmill(Learner):
 
         self.model.dream = dreamt
         self.model.reward = lambda feature: self.paid
-        self.model.continues = lambda feature: torch.ones(feature.shape[:-2])
+        self.model.continue_prob = lambda feature: torch.ones(feature.shape[:-2])
 
 
 def test_ppo_learns_what_pays_in_the_dream():
     learner = Treadmill()
     with torch.no_grad():
-        start = learner.model.observe(learner.episodes([episode(12)]), learner.model.initial(1)).starts.reshape(-1)
+        start = learner.model.observe(learner.episodes([episode(12)]), learner.model.initial(1)).start_states.reshape(
+            -1
+        )
     protocol = dream_ppo.Protocol(steps=8192, dreams=16, horizon=10)
     policy, _, dreamt = dream_ppo.teach(learner, lambda n: start[:1].expand(n), protocol, seed=0, continuous=False)
     # a third of 10 steps is paid at random

@@ -32,7 +32,7 @@ def runs(tmp_path_factory) -> list[Path]:
 @pytest.fixture
 def session(runs):
     session = Session(Models(runs))
-    told(session, do="latents", mode=True)  # dreams that can be made again
+    told(session, do="latents", sample=False)  # dreams that can be made again
     yield session
     session.close()
 
@@ -68,13 +68,13 @@ def seen(run: Path, observation: np.ndarray, action: np.ndarray) -> tuple:
     nothing = {"reward": np.zeros((1, len(action)), np.float32), "terminated": np.zeros((1, len(action)), bool)}
     with torch.no_grad():
         rows = learner.rows(arrays | nothing)
-        return learner.model, learner.model.observe(rows, learner.model.initial(1), mode=True).final
+        return learner.model, learner.model.observe(rows, learner.model.initial(1), sample=False).last_state
 
 
 def dreamed(model, state: State, actions: list[int]) -> State:
     with torch.no_grad():
         for action in actions:
-            state = model.dream(state, torch.from_numpy(one_hot(action, model.actions))[None], mode=True)
+            state = model.dream(state, torch.from_numpy(one_hot(action, model.actions))[None], sample=False)
     return state
 
 
@@ -103,7 +103,7 @@ def test_dream_is_the_models_own_after_the_same_frame_and_actions(session, runs)
     with torch.no_grad():
         feature = model.feature(end)
         assert header["reward"] == pytest.approx(float(model.reward(feature)), rel=1e-3)
-        assert header["continues"] == pytest.approx(float(model.continues(feature)), rel=1e-3)
+        assert header["continue_prob"] == pytest.approx(float(model.continue_prob(feature)), rel=1e-3)
 
 
 def test_norms_are_of_every_tensor_in_memory_by_layer(session, runs):
@@ -134,7 +134,7 @@ def test_wiping_empties_memory_and_keeps_the_frame(session, runs):
 @pytest.mark.parametrize("model", ["rssm", "examples.minimal_gru:MinimalGRU"])
 def test_a_model_whose_h_is_its_memory_can_be_wiped_and_keeps_the_latents(tmp_path, model):
     session = Session(Models([made(tmp_path / "run", "gym:CartPole-v1", model=model)]))
-    told(session, do="latents", mode=True)
+    told(session, do="latents", sample=False)
     before, _ = told(session, do="act", action=1)
     z = session.simulator.state["z"]
     after, _ = told(session, do="wipe")
@@ -203,7 +203,7 @@ def test_two_sessions_share_no_state(runs):
     models = Models(runs)
     one, other = Session(models), Session(models)
     for session in (one, other):
-        told(session, do="latents", mode=True)
+        told(session, do="latents", sample=False)
     _, (before,) = told(other, do="new", frames=1, seed=5)
     told(one, do="new", frames=1, seed=5)
     for _ in range(5):

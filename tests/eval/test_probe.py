@@ -12,7 +12,7 @@ from agent.runs import presets
 from agent.runs.config import Config
 from agent.runs.folder import open_run
 from agent.training.learner import Learner
-from agent.training.offline import teach
+from agent.training.offline import train_offline
 from eval.memory.probe_frames import features, read
 from eval.memory.probe_mlp import Fitting, Probe, fit, predict
 from eval.memory.visibility import NEVER, in_view, steps_since_seen
@@ -110,7 +110,7 @@ def test_the_command(walks: list[Episode], tmp_path: Path, capsys: pytest.Captur
     for episode in walks:
         replay.add(episode)
     open_run(config(tmp_path / "run"))
-    teach(config(tmp_path / "run"), tmp_path / "run", tmp_path / "data", 1, stream=io.StringIO())
+    train_offline(config(tmp_path / "run"), tmp_path / "run", tmp_path / "data", 1, stream=io.StringIO())
     main(
         [str(tmp_path / "run"), "--data", str(tmp_path / "data"), "--hidden", "16", "--layers", "1", "--updates", "20"]
     )

@@ -45,7 +45,7 @@ def test_figures_of_a_model_that_knows_nothing(learner):
     found = measure(learner, "ObjectRecall:delay=2..50", DELAY, 20)
     assert set(found) == {"return", "just_seen", "reset"}
     for figures in found.values():
-        assert set(figures) == {"surprise", "psnr", "copy_psnr", "accuracy", "copy_accuracy"}
+        assert set(figures) == {"kl", "psnr", "copy_psnr", "accuracy", "copy_accuracy"}
         assert all(math.isfinite(value) for value in figures.values())
     # an untaught decoder is gray: no object to be read
     assert found["return"]["accuracy"] <= 0.2
@@ -76,8 +76,8 @@ def test_a_wiped_memory_is_the_memory_of_what_came_after(learner, monkeypatch):
     monkeypatch.setattr("eval.memory.recall.play", repaint)
     torch.manual_seed(0)
     other = measure(learner, "ObjectRecall", DELAY, 4)
-    assert other["reset"]["surprise"] == pytest.approx(whole["reset"]["surprise"], abs=1e-4)
-    assert other["return"]["surprise"] != pytest.approx(whole["return"]["surprise"], abs=1e-4)
+    assert other["reset"]["kl"] == pytest.approx(whole["reset"]["kl"], abs=1e-4)
+    assert other["return"]["kl"] != pytest.approx(whole["return"]["kl"], abs=1e-4)
 
 
 def test_an_oracle_remembers_everything_and_a_wiped_one_nothing(learner, monkeypatch):
@@ -98,7 +98,7 @@ def test_an_oracle_remembers_everything_and_a_wiped_one_nothing(learner, monkeyp
 
 def test_scenes_have_no_object_to_judge(learner):
     found = measure(learner, "SceneCut", DELAY, 2)
-    assert set(found["return"]) == {"surprise", "psnr", "copy_psnr"}
+    assert set(found["return"]) == {"kl", "psnr", "copy_psnr"}
 
 
 def test_episodes_are_gathered_by_one_command_at_a_time(tmp_path, monkeypatch):

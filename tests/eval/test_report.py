@@ -72,7 +72,7 @@ def made(folder: Path, env: str = ENV, rows: int = 5, **options: object) -> Path
             losses = {
                 "model/loss": 9.0 / i,
                 "model/loss/dynamics": 3.0 / i,
-                "model/surprise": 2.5,
+                "model/kl": 2.5,
                 "agent/entropy": 1.1,
             }
             state = {"model/state/0/norm": 0.1 * i, "model/state/1/norm": 0.2 * i}
@@ -109,7 +109,7 @@ def shown(run: Path, out: Path) -> Page:
 
 
 def retention(right: float) -> dict:
-    moment = {"surprise": 4.0, "psnr": 20.0, "copy_psnr": 9.0, "accuracy": right, "copy_accuracy": 0.0}
+    moment = {"kl": 4.0, "psnr": 20.0, "copy_psnr": 9.0, "accuracy": right, "copy_accuracy": 0.0}
     moments = {"return": moment, "just_seen": moment | {"accuracy": 1.0}, "reset": moment | {"accuracy": 0.0}}
     return {"delays": [5, 50], "retention": {"5": moments, "50": moments}}
 
@@ -176,7 +176,7 @@ def test_differences_are_marked(pair):
     page, _, source = pair
     marked = set(re.findall(r'<tr class="differs"><th scope="row">([^<]*)', source))
     assert marked == {"seed", "worldmodel.pretrained"}
-    assert source.count('<th scope="row">train.ratio') == 1  # it is the same: in the whole table alone
+    assert source.count('<th scope="row">train.replay_ratio') == 1  # it is the same: in the whole table alone
 
 
 def test_figures_in_tables(pair):
@@ -266,11 +266,11 @@ def test_retention_of_runs_that_share_not_every_figure(tmp_path):
     runs = [bare(tmp_path / name, ENV) for name in ("recall", "cut")]
     (runs[0] / "retention.json").write_text(json.dumps(retention(0.75)))
     without = retention(0.75)
-    moments = {moment: {"surprise": 4.0, "psnr": 20.0} for moment in without["retention"]["5"]}
+    moments = {moment: {"kl": 4.0, "psnr": 20.0} for moment in without["retention"]["5"]}
     (runs[1] / "retention.json").write_text(json.dumps(without | {"retention": {"5": moments, "50": moments}}))
     for order in (runs, runs[::-1]):
         drawn = figures.retention(read_runs(order), small=False)
-        assert [axes.get_title().split()[0] for axes in drawn.axes] == ["surprise", "PSNR"]
+        assert [axes.get_title().split()[0] for axes in drawn.axes] == ["kl", "PSNR"]
 
 
 def test_a_damaged_episode_is_passed_over_and_the_folder_stays_as_it_is(tmp_path):

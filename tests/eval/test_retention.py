@@ -15,9 +15,9 @@ from eval import retention
 from eval.retention import main
 from replay import Episode, EpisodeBuilder, Replay
 
-SMALL = """--preset=debug --replay.batch 2 --replay.frames 16 --replay.first-frames 8 --worldmodel.block-frames 8
-    --worldmodel.width 32 --worldmodel.latents 16 --worldmodel.classes 8""".split()
-KINDS = ("walks", "reverse")
+SMALL = """--preset=debug --replay.batch_size 2 --replay.batch_length 16 --replay.curriculum-start 8 --worldmodel.state-interval 8
+    --worldmodel.d_model 32 --worldmodel.num_categoricals 16 --worldmodel.num_classes 8""".split()
+KINDS = ("walks", "out_and_back")
 SHORT = "--data 6 --updates 4 --delays 2,4 --episodes 2".split()
 
 
@@ -65,7 +65,7 @@ def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytes
     [
         (["--worldmodels", "lssvwn"], "unknown world model lssvwn: did you mean lssvwm?"),
         (["--worldmodels", "lssvwm", "--env", "gym:CartPole-v1"], "nothing in gym:CartPole-v1 is hidden"),
-        (["--worldmodels", "lssvwm", "--worldmodel.widht", "3"], "did you mean --worldmodel.width"),
+        (["--worldmodels", "lssvwm", "--worldmodel.widht", "3"], "did you mean --worldmodel.d_model"),
         (["nowhere"], "nowhere holds no run"),
     ],
 )
@@ -109,7 +109,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is taught, loaded and measured, in order; nothing is."""
     done = []
 
-    def teach(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
+    def train_offline(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
         done.append(f"taught {name}-s{seed}")
         return run_of(arguments.out / f"{name}-s{seed}")
 
@@ -119,7 +119,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def measure(*_: object) -> dict[str, dict[str, float]]:
         done.append("measured")
-        return {moment: {"surprise": 1.0, "psnr": 20.0} for moment in ("return", "just_seen", "reset")}
+        return {moment: {"kl": 1.0, "psnr": 20.0} for moment in ("return", "just_seen", "reset")}
 
     monkeypatch.setattr(retention, "_teach", teach)
     monkeypatch.setattr(retention, "load_run", load)
@@ -208,7 +208,9 @@ def test_mazes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert folders == [(env, f"{env}-{kind}") for env in ("MemoryMaze", "MemoryMaze-11x11") for kind in KINDS]
 
 
-@pytest.mark.parametrize("policy, of", [("waypoints", "MemoryMaze"), ("excursions", "MemoryMaze-excursions")])
+@pytest.mark.parametrize(
+    "policy, of", [("waypoints", "MemoryMaze"), ("repeated_out_and_back", "MemoryMaze-excursions")]
+)
 def test_who_walks_has_folders_of_its_own(
     policy: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +224,7 @@ def test_who_walks_has_folders_of_its_own(
 
 def test_there_is_nowhere_to_walk_outside_mazes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as error:
-        main(["--worldmodels", "lssvwm", "--policy", "excursions", "--out", str(tmp_path)])
+        main(["--worldmodels", "lssvwm", "--policy", "repeated_out_and_back", "--out", str(tmp_path)])
     assert error.value.code == 2
     assert capsys.readouterr().err.startswith(
         "--policy excursions walks in Memory Maze, not in ObjectRecall:delay=2..50"
@@ -232,7 +234,9 @@ def test_there_is_nowhere_to_walk_outside_mazes(tmp_path: Path, capsys: pytest.C
 def test_episodes_of_another_origin_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     add("", 1, "", tmp_path / "episodes" / "MemoryMaze-train")
     with pytest.raises(SystemExit) as error:
-        main(["--worldmodels", "lssvwm", "--env", "MemoryMaze", "--unmatched", "--out", str(tmp_path), *SMALL])
+        main(
+            ["--worldmodels", "lssvwm", "--env", "MemoryMaze", "--no-match-parameters", "--out", str(tmp_path), *SMALL]
+        )
     assert error.value.code == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert "MemoryMaze-train holds episodes of another origin" in said

@@ -28,7 +28,7 @@ class Rememberer:
         self.colour[is_first] = judge(observation / 255)[0][is_first]
         return np.array([self.pick(frame, colour) for frame, colour in zip(observation, self.colour, strict=True)])
 
-    def pick(self, frame: np.ndarray, colour: int) -> int:
+    def gather_boundaries(self, frame: np.ndarray, colour: int) -> int:
         return int(np.argmax([(frame[patch] == PALETTE[colour]).all(-1).mean() for patch in patches(32, 4)]))
 
 
@@ -75,7 +75,7 @@ def test_the_figures_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]):
 def test_controls_are_kept_apart(run: Path, capsys: pytest.CaptureFixture[str]):
     returns.main([str(run), "--episodes", "4"])
     before = (run / "eval.json").read_bytes()
-    returns.main([str(run), "--episodes", "4", "--forget", str(GAP), "--greedy"])
+    returns.main([str(run), "--episodes", "4", "--reset-memory-at", str(GAP), "--greedy"])
     assert "memory wiped at frame 4" in capsys.readouterr().out
     assert (run / "eval.json").read_bytes() == before
     assert json.loads((run / "eval-forget-4.json").read_text())["actions"] == "greedy"
@@ -93,7 +93,7 @@ def test_runs_do_not_share_their_luck():
     assert len(seeds) == 10
 
 
-@pytest.mark.parametrize("words", [["--episodes", "0"], ["--envs", "0"], ["--forget", "0"]])
+@pytest.mark.parametrize("words", [["--episodes", "0"], ["--envs", "0"], ["--reset-memory-at", "0"]])
 def test_wrong_numbers_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
         returns.main(["run", *words])

@@ -16,7 +16,7 @@ from envs.memory_maze import LABELS
 from envs.waypoints import cell_of
 from replay import Replay, load_episode
 from replay.collect import collect, held, main
-from replay.record import Unrecordable
+from replay.record import RecordingError
 from tests.replay.samples import assert_same
 
 RECALL = "ObjectRecall:delay=4..9"
@@ -57,7 +57,7 @@ def test_memory_maze_episodes_are_the_environments_own(tmp_path):
 
 
 def test_the_way_back_is_the_way_out_reversed(tmp_path):
-    collect("MemoryMaze", 1, "reverse", tmp_path, seed=1, steps=240, workers=1)
+    collect("MemoryMaze", 1, "out_and_back", tmp_path, seed=1, steps=240, workers=1)
     episode = load_episode(tmp_path / "00000000-241.npz")
     phase, place = episode.labels["phase"], episode.labels["agent_pos"]
     assert phase.tolist() == [0] * 121 + [1] * 120
@@ -99,14 +99,14 @@ def test_other_settings_are_refused(tmp_path, capsys):
         main([*command, "--seed", "1"])
     assert capsys.readouterr().err == f"{tmp_path} was collected with seed 0, not 1: give another folder\n"
     (tmp_path / "collect.json").unlink()
-    with pytest.raises(Unrecordable, match="another origin"):
+    with pytest.raises(RecordingError, match="another origin"):
         collect(RECALL, 1, "random", tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[1]", "[]", "{", "null"])
 def test_damaged_settings_are_refused(tmp_path, text):
     (tmp_path / "collect.json").write_text(text)
-    with pytest.raises(Unrecordable) as refusal:
+    with pytest.raises(RecordingError) as refusal:
         collect(RECALL, 1, "random", tmp_path)
     assert str(refusal.value) == f"{tmp_path / 'collect.json'} cannot be read: give another folder"
 
@@ -115,19 +115,19 @@ def test_damaged_settings_are_refused(tmp_path, text):
     ("env", "policy", "options", "words"),
     [
         ("ObjectRecall", "waypoints", {}, "'waypoints' walks in Memory Maze, not in ObjectRecall"),
-        ("ObjectRecall", "reverse", {}, "'reverse' walks in Memory Maze"),
-        ("MemoryMaze", "reverse", {"noise": 0.1}, "takes no noise"),
+        ("ObjectRecall", "out_and_back", {}, "'reverse' walks in Memory Maze"),
+        ("MemoryMaze", "out_and_back", {"noise": 0.1}, "takes no noise"),
         ("MemoryMaze", "waypoints", {"noise": 1.5}, "0 to 1, not 1.5"),
-        ("MemoryMaze", "reverse", {"steps": 1}, "at least 2 steps"),
+        ("MemoryMaze", "out_and_back", {"steps": 1}, "at least 2 steps"),
         ("MemoryMaze", "waypoint", {}, "unknown policy 'waypoint': one of excursions, random, reverse, waypoints"),
         ("ObjectRecall", "random", {"seed": -1}, "at least 0"),
         # What only the environment knows comes from the process that makes it.
         ("ObjectRecall:delay=0", "random", {}, "delay must be"),
-        ("MemoryMaze:time_limit=10", "reverse", {"steps": 20}, "ends after 10 of the 20 steps of reverse"),
+        ("MemoryMaze:time_limit=10", "out_and_back", {"steps": 20}, "ends after 10 of the 20 steps of reverse"),
     ],
 )
 def test_refusals_are_one_line(tmp_path, env, policy, options, words):
-    with pytest.raises(Unrecordable, match=words) as refusal:
+    with pytest.raises(RecordingError, match=words) as refusal:
         collect(env, 1, policy, tmp_path / "new", **options)
     assert "\n" not in str(refusal.value)
     assert not list(tmp_path.glob("new/*.npz"))

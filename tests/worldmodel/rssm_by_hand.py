@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from worldmodel import Rows, State
+from worldmodel import SequenceBatch, State
 
 Array = np.ndarray
 Weights = dict[str, Array]
@@ -126,7 +126,7 @@ def divergence(p: Array, q: Array) -> float:
 
 
 def forward(
-    w: Weights, rows: Rows, state: State, hot: Array, free_nats: float, stopped: Stopped
+    w: Weights, rows: SequenceBatch, state: State, hot: Array, free_nats: float, stopped: Stopped
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Losses by name, and h, posteriors and priors (B, T, ...); `hot` (B, T, 32, C) are the latents that were drawn."""
     B, T = rows.batch_size

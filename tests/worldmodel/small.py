@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel import Rows, State, WorldModel, find, make
-from worldmodel.lssvwm import STACKS
+from worldmodel import SequenceBatch, State, WorldModel, find, make
+from worldmodel.lssvwm import LAYER_TYPES
 
 ACTIONS = 3
 SHAPES: dict[str, tuple[int, ...]] = {"image": (32, 32, 3), "vector": (5,)}
@@ -16,33 +16,33 @@ BLOCK_FRAMES = 4
 
 SMALL: dict[str, dict[str, Any]] = {
     name: dict(
-        width=32,
+        d_model=32,
         layers=2,
         tokenizer_width=32,
         tokenizer_layers=1,
-        latents=16,
-        classes=8,
-        block_frames=BLOCK_FRAMES,
-        state=8,
-        head_width=16,
-        heads=2,
+        num_categoricals=16,
+        num_classes=8,
+        state_interval=BLOCK_FRAMES,
+        d_state=8,
+        headdim=16,
+        n_heads=2,
         local_frames=3 if name != "local" else 16,  # its only memory: the suite's rows must fit
-        full_frames=64,
-        units=16,
+        global_frames=64,
+        hidden=16,
         blocks=((1, 1), (2, 2)),
         free_nats=0.0,
     )
-    for name in STACKS
+    for name in LAYER_TYPES
 }
 SMALL |= {
-    "rssm": dict(hidden=16, block_frames=BLOCK_FRAMES),
+    "rssm": dict(hidden=16, state_interval=BLOCK_FRAMES),
     "r2i-like": SMALL["s5"] | {"layers": 3, "local_frames": 1},
     "drama-like": SMALL["mamba"],
     "storm-like": SMALL["transformer"],
 }
 """Options that make each world model small. One that is not named here is tested as it comes."""
 
-CONV = [f"{name} conv" for name, mixers in STACKS.items() if "local" in mixers]
+CONV = [f"{name} conv" for name, mixers in LAYER_TYPES.items() if "local_attention" in mixers]
 """World models whose local mixer may be a convolution; `small_model` takes these names too."""
 
 
@@ -69,8 +69,10 @@ def shake(module: nn.Module, std: float) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=random) * std)
 
 
-def random_rows(kind: str, batch: int, frames: int, seed: int = 0, firsts: Sequence[tuple[int, int]] = ()) -> Rows:
-    """Rows (batch, frames) of noise; `firsts` are the (sequence, frame) places where episodes begin."""
+def random_batch(
+    kind: str, batch: int, frames: int, seed: int = 0, firsts: Sequence[tuple[int, int]] = ()
+) -> SequenceBatch:
+    """SequenceBatch (batch, frames) of noise; `firsts` are the (sequence, frame) places where episodes begin."""
     random = torch.Generator().manual_seed(seed)
     shape = (batch, frames, *SHAPES[kind])
     if kind == "image":
@@ -82,7 +84,7 @@ def random_rows(kind: str, batch: int, frames: int, seed: int = 0, firsts: Seque
         is_first[b, t] = True
     choice = torch.randint(0, ACTIONS, (batch, frames), generator=random)
     action = nn.functional.one_hot(choice, ACTIONS).float() * ~is_first.unsqueeze(-1)
-    return Rows(
+    return SequenceBatch(
         observation=observation,
         action=action,
         reward=torch.randn(batch, frames, generator=random) * ~is_first,

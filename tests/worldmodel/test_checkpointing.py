@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.worldmodel.small import ACTIONS, BLOCK_FRAMES, SHAPES, SMALL, assert_close, random_rows, shake
-from worldmodel import Losses, Rows, Trajectory, total
-from worldmodel.lssvwm import LSSVWM, STACKS, LSSVWMConfig
-from worldmodel.remat import each_frame, mean_over_frames, segments
+from tests.worldmodel.small import ACTIONS, BLOCK_FRAMES, SHAPES, SMALL, assert_close, random_batch, shake
+from worldmodel import Losses, ObserveOutput, SequenceBatch, total
+from worldmodel.lssvwm import LAYER_TYPES, LSSVWM, LSSVWMConfig
+from worldmodel.remat import remat_map, remat_mean, segments
 
 B, T = 2, 22
 """Neither blocks nor segments fill the window."""
@@ -16,28 +16,30 @@ B, T = 2, 22
 def make(kind: str, frames: int, name: str = "lssvwm") -> LSSVWM:
     """The same model but for its segments."""
     torch.manual_seed(3)  # of 0 to 5, 0 alone has a gradient that nearly cancels out, of rounding more than of anything
-    options = SMALL[name] | {"checkpoint_frames": frames, "name": name}
+    options = SMALL[name] | {"remat_frames": frames, "name": name}
     model = LSSVWM(LSSVWMConfig(**options), SHAPES[kind], ACTIONS)
     shake(model, 0.1)
     return model
 
 
-def rows(kind: str, frames: int = T) -> Rows:
+def rows(kind: str, frames: int = T) -> SequenceBatch:
     """With resets inside a segment, at its beginning and at the window's."""
     places = [(0, 5), (0, 8), (1, 0), (1, 21)]
-    return random_rows(kind, B, frames, firsts=[(b, t) for b, t in places if t < frames])
+    return random_batch(kind, B, frames, firsts=[(b, t) for b, t in places if t < frames])
 
 
-def learn(model: LSSVWM, given: Rows, bfloat16: bool = False) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
-    """Losses, the trajectory and every parameter's gradient, from a memory that has seen something."""
+def learn(
+    model: LSSVWM, given: SequenceBatch, bfloat16: bool = False
+) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
+    """Losses, the output and every parameter's gradient, from a memory that has seen something."""
     kind = "image" if given.observation.ndim == 5 else "vector"
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         with torch.no_grad():
-            state = model.observe(random_rows(kind, B, 6, seed=7), model.initial(B), mode=True).final
+            state = model.observe(random_batch(kind, B, 6, seed=7), model.initial(B), sample=False).last_state
         torch.manual_seed(3)
-        losses, trajectory, _ = model.loss(given, state)
-    total(losses, model.weights()).backward()
-    return losses, trajectory, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        losses, output, _ = model.loss(given, state)
+    total(losses, model.loss_scales()).backward()
+    return losses, output, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("kind", ["image", "vector"])
@@ -45,14 +47,14 @@ def learn(model: LSSVWM, given: Rows, bfloat16: bool = False) -> tuple[Losses, T
 @pytest.mark.parametrize("frames", [BLOCK_FRAMES, 2 * BLOCK_FRAMES, 10 * BLOCK_FRAMES])
 def test_the_same_losses_states_and_gradients(kind: str, bfloat16: bool, frames: int) -> None:
     want, want_trajectory, want_gradients = learn(make(kind, 0), rows(kind), bfloat16)
-    got, trajectory, gradients = learn(make(kind, frames), rows(kind), bfloat16)
+    got, output, gradients = learn(make(kind, frames), rows(kind), bfloat16)
     atol = 0.05 if bfloat16 else 1e-4
     assert got.keys() == want.keys()
     for name in want:
         torch.testing.assert_close(got[name], want[name], atol=1e-4, rtol=0.01 if bfloat16 else 1e-5, msg=name)
-    torch.testing.assert_close(trajectory.feature, want_trajectory.feature, atol=atol, rtol=0)
-    assert torch.equal(trajectory.start_index, want_trajectory.start_index)
-    assert_close(trajectory.starts, want_trajectory.starts, atol=atol)
+    torch.testing.assert_close(output.feature, want_trajectory.feature, atol=atol, rtol=0)
+    assert torch.equal(output.start_index, want_trajectory.start_index)
+    assert_close(output.start_states, want_trajectory.start_states, atol=atol)
     assert gradients.keys() == want_gradients.keys()
     for name, gradient in want_gradients.items():
         # bfloat16 keeps 8 bits, and sums of a segment are rounded where those of a window are not
@@ -60,7 +62,7 @@ def test_the_same_losses_states_and_gradients(kind: str, bfloat16: bool, frames:
         assert away < (0.05 if bfloat16 else 1e-4), (name, float(away))
 
 
-@pytest.mark.parametrize("name", [name for name in STACKS if name != "lssvwm"])
+@pytest.mark.parametrize("name", [name for name in LAYER_TYPES if name != "lssvwm"])
 def test_other_mixers_hand_on_their_memory_too(name: str) -> None:
     want, _, want_gradients = learn(make("image", 0, name), rows("image"))
     got, _, gradients = learn(make("image", BLOCK_FRAMES, name), rows("image"))
@@ -70,7 +72,7 @@ def test_other_mixers_hand_on_their_memory_too(name: str) -> None:
         torch.testing.assert_close(gradients[parameter], gradient, atol=1e-3, rtol=1e-3, msg=parameter)
 
 
-def held(model: LSSVWM, given: Rows) -> int:
+def held(model: LSSVWM, given: SequenceBatch) -> int:
     """Bytes saved for the backward pass outside of what will be computed again, each storage once."""
     storages: dict[int, torch.UntypedStorage] = {}
 
@@ -116,8 +118,8 @@ def test_segments() -> None:
 @pytest.mark.parametrize("frames", [0, 1, 3, 9])
 def test_parts_are_put_together(frames: int) -> None:
     x, y = torch.arange(14.0).reshape(2, 7), torch.ones(2, 7)
-    torch.testing.assert_close(each_frame(torch.square, x, frames), x**2)
-    means = mean_over_frames(lambda a, b: (a.mean(), (a + b).mean()), x, y, frames)
+    torch.testing.assert_close(remat_map(torch.square, x, frames), x**2)
+    means = remat_mean(lambda a, b: (a.mean(), (a + b).mean()), x, y, frames)
     torch.testing.assert_close(torch.stack(means), torch.tensor([6.5, 7.5]))
 
 

@@ -17,11 +17,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"blocks": ((1, 1), (2, 3))}, ["2x3", "4x4"]),
     ({"latents": 17}, ["17", "16"]),
     ({"latents": 8}, ["8", "16"]),
-    ({"head_width": 24}, ["24", "64", "2 x 32"]),
+    ({"headdim": 24}, ["24", "64", "2 x 32"]),
     ({"heads": 3}, ["3", "32"]),
     ({"mlp": 0.01}, ["0.01", "32"]),
     ({"name": "s5", "state": 7}, ["7"]),
-    ({"name": "s5", "head_width": 24}, ["24", "64", "2 x 32"]),
+    ({"name": "s5", "headdim": 24}, ["24", "64", "2 x 32"]),
 ]
 
 
@@ -43,19 +43,19 @@ def test_a_run_refuses_it_before_the_model_is_made(options: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("name, scans", [("lssvwm", True), ("s5", True), ("transformer", False), ("gru", False)])
 def test_a_scans_heads_must_fit_where_there_is_a_scan(name: str, scans: bool) -> None:
-    config = Config(worldmodel=LSSVWMConfig(name=name, width=72))
+    config = Config(worldmodel=LSSVWMConfig(name=name, d_model=72))
     if not scans:
         validate(config)
         make(config.worldmodel, SHAPES["image"], ACTIONS)
         return
-    with pytest.raises(ConfigError, match="72 = 144.*head_width"):
+    with pytest.raises(ConfigError, match="72 = 144.*headdim"):
         validate(config)
 
 
 def test_a_neighbour_is_asked_what_its_stack_is() -> None:
-    validate(Config(worldmodel=NeighbourConfig(name="storm-like", width=72)))
+    validate(Config(worldmodel=NeighbourConfig(name="storm-like", d_model=72)))
     with pytest.raises(ConfigError, match="even for s5"):
-        validate(Config(worldmodel=NeighbourConfig(name="r2i-like", state=7)))
+        validate(Config(worldmodel=NeighbourConfig(name="r2i-like", d_state=7)))
 
 
 def test_images_of_other_sizes_are_refused() -> None:

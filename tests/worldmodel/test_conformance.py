@@ -17,10 +17,10 @@ from tests.worldmodel.small import (
     assert_close,
     assert_equal,
     leaves,
-    random_rows,
+    random_batch,
     small_model,
 )
-from worldmodel import Rows, State, Trajectory, total
+from worldmodel import ObserveOutput, SequenceBatch, State, total
 
 B, T = 2, 11
 FIRSTS = [(0, 2), (0, 7), (1, 0), (1, 5), (1, 6)]
@@ -35,16 +35,16 @@ class World:
         if kind == "vector":  # so that normalisation is not the identity
             self.model.loss(self.rows(seed=8), self.model.initial(B))
         with torch.no_grad():
-            self.state: State = self.model.observe(self.rows(seed=9), self.model.initial(B), mode=True).final
+            self.state: State = self.model.observe(self.rows(seed=9), self.model.initial(B), sample=False).last_state
 
-    def rows(self, seed: int = 0, frames: int = T, firsts: list[tuple[int, int]] | None = None) -> Rows:
+    def rows(self, seed: int = 0, frames: int = T, firsts: list[tuple[int, int]] | None = None) -> SequenceBatch:
         """(B, frames) of noise."""
-        return random_rows(self.kind, B, frames, seed, firsts or [])
+        return random_batch(self.kind, B, frames, seed, firsts or [])
 
-    def observe(self, rows: Rows, state: State | None = None) -> Trajectory:
+    def observe(self, rows: SequenceBatch, state: State | None = None) -> ObserveOutput:
         """With the most likely latents, from the lived State unless another is given."""
         with torch.no_grad():
-            return self.model.observe(rows, self.state if state is None else state, mode=True)
+            return self.model.observe(rows, self.state if state is None else state, sample=False)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -65,7 +65,7 @@ def world(request: pytest.FixtureRequest) -> World:
         pytest.skip(str(refusal))
 
 
-def changed(rows: Rows, other: Rows, frames: slice, batch: slice = slice(None)) -> Rows:
+def replace(rows: SequenceBatch, other: SequenceBatch, frames: slice, batch: slice = slice(None)) -> SequenceBatch:
     """`rows` with everything but is_first taken from `other` in these frames."""
     out = rows.clone()
     for field in ("observation", "action", "reward", "terminated"):
@@ -86,7 +86,7 @@ def test_frames_at_once_are_frames_one_by_one(world: World) -> None:
         state = step.final
         features.append(step.feature)
     torch.testing.assert_close(torch.cat(features, 1), whole.feature, atol=1e-4, rtol=0)
-    assert_close(state, whole.final)
+    assert_close(state, whole.last_state)
 
 
 # 2. cut and carried
@@ -99,18 +99,18 @@ def test_a_window_cut_anywhere_is_the_whole(world: World, cut: int) -> None:
     left = world.observe(rows[:, :cut])
     right = world.observe(rows[:, cut:], left.final)
     torch.testing.assert_close(torch.cat([left.feature, right.feature], 1), whole.feature, atol=1e-4, rtol=0)
-    assert_close(right.final, whole.final)
+    assert_close(right.final, whole.last_state)
 
 
 def test_starts_are_the_states_of_prefixes(world: World) -> None:
     rows = world.rows(firsts=FIRSTS)
-    trajectory = world.observe(rows)
-    index = trajectory.start_index.tolist()
-    assert trajectory.starts.batch_size == (B, len(index))
+    output = world.observe(rows)
+    index = output.start_index.tolist()
+    assert output.start_states.batch_size == (B, len(index))
     assert index == sorted(set(index)) and index[-1] == T - 1
     for k, t in enumerate(index):
-        assert_close(trajectory.starts[:, k], world.observe(rows[:, : t + 1]).final)
-    assert_equal(trajectory.starts[:, -1], trajectory.final)
+        assert_close(output.start_states[:, k], world.observe(rows[:, : t + 1]).last_state)
+    assert_equal(output.start_states[:, -1], output.last_state)
 
 
 # 3. what may depend on what
@@ -120,13 +120,13 @@ def test_starts_are_the_states_of_prefixes(world: World) -> None:
 def test_nothing_before_an_episode_matters_to_it(world: World, first: int) -> None:
     rows = world.rows(firsts=[(b, first) for b in range(B)])
     # a first row's action is zero by convention; a model must not lean on that
-    other = changed(rows, world.rows(seed=1), slice(0, first))
+    other = replace(rows, world.rows(seed=1), slice(0, first))
     other.action[:, first] = actions(B, seed=3)
     seen, unseen = world.observe(rows), world.observe(other, world.model.initial(B))
     torch.testing.assert_close(unseen.feature[:, first:], seen.feature[:, first:], atol=1e-4, rtol=0)
     # what is remembered is the same too: it gives the same future
     ahead = world.rows(seed=2, frames=6)
-    later = [world.observe(ahead, trajectory.final).feature for trajectory in (seen, unseen)]
+    later = [world.observe(ahead, output.last_state).feature for output in (seen, unseen)]
     torch.testing.assert_close(later[0], later[1], atol=1e-4, rtol=0)
 
 
@@ -150,7 +150,7 @@ def test_what_is_not_a_number_ends_with_its_episode(world: World, frames: int) -
 @pytest.mark.parametrize("at", [1, 5, 10])
 def test_no_row_depends_on_a_later_one(world: World, at: int) -> None:
     rows = world.rows(firsts=[(0, 2)])
-    other = changed(rows, world.rows(seed=1), slice(at, None))
+    other = replace(rows, world.rows(seed=1), slice(at, None))
     a, b = world.observe(rows).feature, world.observe(other).feature
     torch.testing.assert_close(b[:, :at], a[:, :at], atol=1e-5, rtol=0)
     assert (b[:, at:] - a[:, at:]).abs().amax((0, 2, 3)).min() > 1e-3
@@ -159,23 +159,23 @@ def test_no_row_depends_on_a_later_one(world: World, at: int) -> None:
 def test_all_of_the_past_matters(world: World) -> None:
     """Without this, a model that remembers nothing would pass the tests of resets."""
     rows = world.rows()
-    h = world.observe(rows).final["h"]
-    assert (world.observe(rows, world.model.initial(B)).final["h"] - h).abs().max() > 1e-6
+    h = world.observe(rows).last_state["h"]
+    assert (world.observe(rows, world.model.initial(B)).last_state["h"] - h).abs().max() > 1e-6
     for field in ("observation", "action"):
         other = rows.clone()
         getattr(other, field)[:, 0] = getattr(world.rows(seed=1), field)[:, 0]
         other.action[:, 0] = other.action[:, 0].roll(1, -1) if field == "action" else other.action[:, 0]
-        assert (world.observe(other).final["h"] - h).abs().max() > 1e-6, field
+        assert (world.observe(other).last_state["h"] - h).abs().max() > 1e-6, field
 
 
 def test_memory_is_of_the_frames_before_and_the_actions_up_to_now(world: World) -> None:
     rows = world.rows(frames=1)
-    h = world.observe(rows).final["h"]
+    h = world.observe(rows).last_state["h"]
     seen, acted = rows.clone(), rows.clone()
     seen.observation[:] = world.rows(seed=1, frames=1).observation
     acted.action[:] = rows.action.roll(1, -1)
-    torch.testing.assert_close(world.observe(seen).final["h"], h, atol=0, rtol=0)
-    assert (world.observe(acted).final["h"] - h).abs().max() > 1e-3
+    torch.testing.assert_close(world.observe(seen).last_state["h"], h, atol=0, rtol=0)
+    assert (world.observe(acted).last_state["h"] - h).abs().max() > 1e-3
 
 
 # 4. dreams
@@ -211,11 +211,11 @@ def test_observing_leaves_the_state_as_it_was(world: World) -> None:
 def test_dreaming_and_observing_are_one_transition(world: World) -> None:
     """h_t depends on z_<t and action_<=t alone, so a dreamed frame has the memory of a met one."""
     rows = world.rows()
-    trajectory = world.observe(rows)
-    for k, t in enumerate(trajectory.start_index.tolist()[:-1]):
+    output = world.observe(rows)
+    for k, t in enumerate(output.start_index.tolist()[:-1]):
         with torch.no_grad():
-            state = world.model.dream(trajectory.starts[:, k], rows.action[:, t + 1])
-        met = world.observe(rows[:, : t + 2]).final
+            state = world.model.dream(output.start_states[:, k], rows.action[:, t + 1])
+        met = world.observe(rows[:, : t + 2]).last_state
         torch.testing.assert_close(state["h"], met["h"], atol=1e-4, rtol=0)
         for name in {"z", "told"} & set(met.keys()):  # and goes on like it, given its latents and what they tell
             state[name] = met[name]
@@ -223,20 +223,20 @@ def test_dreaming_and_observing_are_one_transition(world: World) -> None:
 
 
 def test_dreams_can_start_at_an_index_of_states(world: World) -> None:
-    starts = world.observe(world.rows()).starts
+    starts = world.observe(world.rows()).start_states
     flat = starts.reshape(-1)
-    many = dreamed(world, flat, mode=True)[-1]
+    many = dreamed(world, flat, sample=False)[-1]
     assert many.batch_size == flat.batch_size
     with torch.no_grad():
         state = flat[1:2]
         for t in range(4):
-            state = world.model.dream(state, actions(len(flat), seed=t)[1:2], mode=True)
+            state = world.model.dream(state, actions(len(flat), seed=t)[1:2], sample=False)
     assert_close(state, many[1:2])
 
 
 def test_the_latents_of_a_dream_are_the_prior_s(world: World) -> None:
     """At its mode a dream draws nothing."""
-    a, b = (dreamed(world, world.state, seed=seed, mode=True) for seed in (0, 1))
+    a, b = (dreamed(world, world.state, seed=seed, sample=False) for seed in (0, 1))
     assert_equal(a[-1], b[-1])
 
 
@@ -247,7 +247,7 @@ def test_gradients_reach_every_parameter(world: World) -> None:
     torch.manual_seed(0)
     world.model.zero_grad()
     losses, _, _ = world.model.loss(world.rows(firsts=FIRSTS), world.state)
-    total(losses, world.model.weights()).backward()
+    total(losses, world.model.loss_scales()).backward()
     for name, parameter in world.model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -259,32 +259,32 @@ def test_bfloat16_runs(world: World) -> None:
     world.model.zero_grad()
     rows = world.rows(firsts=FIRSTS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses, trajectory, _ = world.model.loss(rows, world.state)
-    total(losses, world.model.weights()).backward()
+        losses, output, _ = world.model.loss(rows, world.state)
+    total(losses, world.model.loss_scales()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in world.model.parameters())
     like = leaves(world.model.initial(B))
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        dream = world.model.dream(trajectory.final.detach(), actions(B, seed=0))
-    for state in (trajectory.final, dream):  # States keep their precision
+        dream = world.model.dream(output.last_state.detach(), actions(B, seed=0))
+    for state in (output.last_state, dream):  # States keep their precision
         assert {name: leaf.dtype for name, leaf in leaves(state).items()} == {n: x.dtype for n, x in like.items()}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        narrow = world.observe(rows[:, :1]).final["h"]
-    wide = world.observe(rows[:, :1]).final["h"]
+        narrow = world.observe(rows[:, :1]).last_state["h"]
+    wide = world.observe(rows[:, :1]).last_state["h"]
     assert 0 < (narrow - wide).abs().max() < 0.1 * wide.abs().max()
 
 
 def test_rows_of_a_batch_do_not_leak_into_each_other(world: World) -> None:
     rows = world.rows(firsts=FIRSTS)
-    other = changed(rows, world.rows(seed=1), slice(None), slice(1, 2))
+    other = replace(rows, world.rows(seed=1), slice(None), slice(1, 2))
     state = world.state.clone()
     state[1] = world.model.initial(B)[1]
     a, b = world.observe(rows), world.observe(other, state)
     torch.testing.assert_close(b.feature[0], a.feature[0], atol=1e-5, rtol=0)
     assert (b.feature[1] - a.feature[1]).abs().max() > 1e-3
-    assert_close(b.starts[0], a.starts[0], atol=1e-5)
-    assert_close(world.observe(rows[:1], world.state[:1]).final, a.final[:1])
-    assert_close(dreamed(world, a.final, mode=True)[-1][:1], dreamed(world, b.final, mode=True)[-1][:1])
+    assert_close(b.start_states[0], a.start_states[0], atol=1e-5)
+    assert_close(world.observe(rows[:1], world.state[:1]).last_state, a.final[:1])
+    assert_close(dreamed(world, a.final, sample=False)[-1][:1], dreamed(world, b.final, sample=False)[-1][:1])
 
 
 # the rest of the interface
@@ -301,10 +301,10 @@ def test_the_state_before_any_frame_is_empty(world: World) -> None:
 
 
 def test_the_feature_of_a_state_is_its_frame_s(world: World) -> None:
-    trajectory = world.observe(world.rows(firsts=FIRSTS))
-    at = trajectory.feature[:, trajectory.start_index]
-    torch.testing.assert_close(world.model.feature(trajectory.starts), at)
-    torch.testing.assert_close(world.model.feature(trajectory.final), at[:, -1])
+    output = world.observe(world.rows(firsts=FIRSTS))
+    at = output.feature[:, output.start_index]
+    torch.testing.assert_close(world.model.feature(output.start_states), at)
+    torch.testing.assert_close(world.model.feature(output.last_state), at[:, -1])
 
 
 def test_what_is_read_off_a_feature_has_its_shape(world: World) -> None:
@@ -315,8 +315,8 @@ def test_what_is_read_off_a_feature_has_its_shape(world: World) -> None:
             assert world.model.decode(part).shape == (*lead, *SHAPES[world.kind])
             assert world.model.decode(part).dtype == torch.float32
             assert world.model.reward(part).shape == lead
-            assert world.model.continues(part).shape == lead
-        chance = world.model.continues(feature)
+            assert world.model.continue_prob(part).shape == lead
+        chance = world.model.continue_prob(feature)
         assert ((chance > 0) & (chance < 1)).all()
         torch.testing.assert_close(
             world.model.decode(feature)[:, 3], world.model.decode(feature[:, 3]), atol=1e-4, rtol=1e-4
@@ -329,10 +329,10 @@ def test_surprise_is_of_what_memory_holds(world: World, cut: int) -> None:
     """By frame, never below zero; of a window in two parts, memory carried, as of the whole."""
     rows = world.rows(firsts=FIRSTS)
     with torch.no_grad():
-        whole = world.model.surprise(rows, world.state)
-        first = world.model.surprise(rows[:, :cut], world.state)
-        rest = world.model.surprise(rows[:, cut:], world.observe(rows[:, :cut]).final)
-        elsewhere = world.model.surprise(rows, world.model.initial(B))
+        whole = world.model.kl(rows, world.state)
+        first = world.model.kl(rows[:, :cut], world.state)
+        rest = world.model.kl(rows[:, cut:], world.observe(rows[:, :cut]).last_state)
+        elsewhere = world.model.kl(rows, world.model.initial(B))
     assert whole.shape == (B, T) and (whole >= -1e-5).all()
     torch.testing.assert_close(torch.cat([first, rest], 1), whole, atol=1e-3, rtol=1e-4)
     # the past is in it, up to where an episode begins
@@ -342,18 +342,18 @@ def test_surprise_is_of_what_memory_holds(world: World, cut: int) -> None:
 
 
 def test_losses_are_scalars_and_each_has_its_weight(world: World) -> None:
-    losses, trajectory, figures = world.model.loss(world.rows(), world.state)
-    assert losses.keys() == world.model.weights().keys()
+    losses, output, figures = world.model.loss(world.rows(), world.state)
+    assert losses.keys() == world.model.loss_scales().keys()
     assert all(loss.shape == () for loss in losses.values())
     assert all(figure.shape == () and not figure.requires_grad for figure in figures.values())
-    assert trajectory.feature.requires_grad
+    assert output.feature.requires_grad
 
 
 def test_the_losses_of_lssvwm() -> None:
     names = {"reconstruction", "perceptual", "dynamics", "overshoot", "representation", "reward", "ahead", "continue"}
     for kind in SHAPES:
         model = small_model("lssvwm", kind)
-        assert set(model.loss(random_rows(kind, B, 3), model.initial(B))[0]) == names | {"state"}
+        assert set(model.loss(random_batch(kind, B, 3), model.initial(B))[0]) == names | {"state"}
 
 
 def test_total_is_the_weighted_sum_and_refuses_other_names() -> None:

@@ -4,8 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worldmodel.foresight import NextReward
-
-from worldmodel.heads import symlog
+from worldmodel.n_heads import symlog
 
 
 @settings(max_examples=20)

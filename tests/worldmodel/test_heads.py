@@ -4,8 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from worldmodel.heads import TokenMLP, TwoHot, symexp, symlog
+from worldmodel.n_heads import TokenMLP, TwoHot, symexp, symlog
 
 twohot = TwoHot()
 numbers = st.floats(-1e6, 1e6, width=32)
@@ -52,7 +51,7 @@ def test_zero_logits_mean_exactly_zero() -> None:
 
 def test_each_bin_begins_with_as_much_part_in_a_mean_of_zero() -> None:
     head = TokenMLP(2, 8, 255, 16)
-    twohot.begin(head.out)
+    twohot.init_output(head.out)
     logits = head(torch.randn(4, 2, 8))
     torch.testing.assert_close(twohot.mean(logits), torch.zeros(4), atol=1e-6, rtol=0)
     part = logits[0].softmax(-1) * twohot.bins.abs()
@@ -64,7 +63,7 @@ def test_a_taught_mean_stands_noise_in_its_logits() -> None:
     torch.manual_seed(0)
     head = torch.nn.Linear(16, 255)
     torch.nn.init.zeros_(head.weight)
-    twohot.begin(head)
+    twohot.init_output(head)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(500):
         x = torch.randn(256, 16)

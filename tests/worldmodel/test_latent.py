@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
-
-from worldmodel.latents import balanced_kl, kl, log_probs, sample
+from worldmodel.num_categoricals import balanced_kl, kl, log_probs, sample
 
 N, G, C = 2, 3, 5
 
@@ -62,21 +61,21 @@ def test_samples_are_one_hot_and_their_gradient_is_that_of_the_probabilities(mod
 
 def test_the_mode_is_the_most_likely_class() -> None:
     log_p = log_probs(noise(4), 0.01)
-    assert torch.equal(sample(log_p, mode=True).argmax(-1), log_p.argmax(-1))
+    assert torch.equal(sample(log_p, sample=False).argmax(-1), log_p.argmax(-1))
 
 
 def test_samples_are_as_frequent_as_they_are_likely() -> None:
     torch.manual_seed(0)
     log_p = log_probs(noise(), 0.01).float()
     count = 20_000
-    often = sample(log_p.expand(count, N, G, C), mode=False).mean(0)
+    often = sample(log_p.expand(count, N, G, C), sample=True).mean(0)
     probs = log_p.exp()
     assert ((often - probs).abs() < 5 * (probs * (1 - probs) / count).sqrt()).all()
 
 
 def test_samples_of_different_variables_are_independent() -> None:
     torch.manual_seed(0)
-    z = sample(torch.full((20_000, 2, 2), 0.5).log(), mode=False)[..., 0]
+    z = sample(torch.full((20_000, 2, 2), 0.5).log(), sample=True)[..., 0]
     assert abs((z[:, 0] * z[:, 1]).mean() - 0.25) < 0.02
 
 

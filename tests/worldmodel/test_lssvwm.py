@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 from worldmodel.foresight import LOUD
+from worldmodel.n_heads import symlog
 
-from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, random_rows, shake
-from worldmodel import Losses, Rows, Trajectory
-from worldmodel.heads import symlog
+from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, random_batch, shake
+from worldmodel import Losses, ObserveOutput, SequenceBatch
 from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
 from worldmodel.tokenizer import ssim
 
@@ -24,18 +24,18 @@ def make(**options: object) -> LSSVWM:
     return model
 
 
-def rows() -> Rows:
+def rows() -> SequenceBatch:
     """With episodes that begin and end."""
-    return random_rows("image", B, T, firsts=[(0, 0), (0, 4), (1, 0)])
+    return random_batch("image", B, T, firsts=[(0, 0), (0, 4), (1, 0)])
 
 
-def losses(model: LSSVWM) -> tuple[Losses, Trajectory, dict[str, Tensor]]:
+def losses(model: LSSVWM) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
     """From the empty State."""
     torch.manual_seed(0)
     return model.loss(rows(), model.initial(B))
 
 
-def _next_reward(model: LSSVWM, feature: Tensor, given: Rows) -> Tensor:
+def _next_reward(model: LSSVWM, feature: Tensor, given: SequenceBatch) -> Tensor:
     """The loss, row by row: of what the feature before tells; and what features hold of it is as told."""
     width, head, found = model.config.width, model.ahead_head, []
     told = torch.zeros(B, T + 1, 1 + ACTIONS)  # at t + 1 by frame t; by the State before the window at 0, and not asked
@@ -59,8 +59,8 @@ def _next_reward(model: LSSVWM, feature: Tensor, given: Rows) -> Tensor:
 def test_the_values_of_losses() -> None:
     model, given = make(), rows()
     with torch.no_grad():
-        got, trajectory, figures = losses(model)
-        feature = trajectory.feature
+        got, output, figures = losses(model)
+        feature = output.feature
         truth = given.observation / 255
         decoded = model.decode(feature)
         posterior = Categorical(logits=model._log_probs(model.posterior(model.tokenizer.encode(given.observation))))
@@ -68,7 +68,7 @@ def test_the_values_of_losses() -> None:
         divergence = kl_divergence(posterior, prior).sum((-1, -2)).mean()
         beyond = Categorical(logits=model._log_probs(model.overshoot(feature[:, :-1, ..., :32])))
         after = kl_divergence(Categorical(probs=posterior.probs[:, 1:]), beyond).sum((-1, -2))
-        states = [trajectory.starts["memory", str(i), "0", "ssm"] for i in range(2)]
+        states = [output.start_states["memory", str(i), "0", "ssm"] for i in range(2)]
         want = {
             "reconstruction": ((decoded - truth) ** 2).sum() / (B * T),
             "perceptual": 1 - ssim(decoded, truth),
@@ -77,14 +77,14 @@ def test_the_values_of_losses() -> None:
             "representation": divergence,
             "reward": (model.twohot.loss(model.reward_head(feature), given.reward) * ~given.is_first).mean(),
             "ahead": _next_reward(model, feature, given),
-            "continue": F.binary_cross_entropy(model.continues(feature), (~given.terminated).float()),
+            "continue": F.binary_cross_entropy(model.continue_prob(feature), (~given.terminated).float()),
             "state": torch.stack([0.5 * (s.var() + s.mean() ** 2 - 1 - (s.var() + 1e-6).log()) for s in states]).mean(),
         }
     assert got.keys() == want.keys()
     for name, value in want.items():
         torch.testing.assert_close(got[name], value, atol=1e-4, rtol=1e-4, msg=name)
         assert value > 0, name
-    torch.testing.assert_close(figures["surprise"], divergence, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(figures["kl"], divergence, atol=1e-4, rtol=1e-4)
     entropy = posterior.entropy().sum((-1, -2)).mean()
     torch.testing.assert_close(figures["entropy/posterior"], entropy, atol=1e-4, rtol=1e-4)
 
@@ -148,21 +148,21 @@ def test_free_nats_stop_the_divergence() -> None:
 
 def test_weights_are_the_configuration_s() -> None:
     assert (
-        make(state_weight=7.0, reward_weight=3.0).weights() | {"state": 7.0, "reward": 3.0}
-        == make(state_weight=7.0, reward_weight=3.0).weights()
+        make(state_scale=7.0, reward_scale=3.0).loss_scales() | {"state": 7.0, "reward": 3.0}
+        == make(state_scale=7.0, reward_scale=3.0).loss_scales()
     )
 
 
 def test_a_prediction_can_be_learnt() -> None:
-    """Rows whose reward and next frame the action decides: after some updates the dream says so too."""
+    """SequenceBatch whose reward and next frame the action decides: after some updates the dream says so too."""
     torch.manual_seed(0)
     config = LSSVWMConfig(**(SMALL["lssvwm"] | {"free_nats": 0.1}))
     model = LSSVWM(config, SHAPES["vector"], ACTIONS)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     values = torch.eye(ACTIONS, SHAPES["vector"][0]) * 2
 
-    def experience() -> Rows:
-        out = random_rows("vector", 8, 8)
+    def experience() -> SequenceBatch:
+        out = random_batch("vector", 8, 8)
         choice = torch.randint(0, ACTIONS, (8, 8))
         out.action = F.one_hot(choice, ACTIONS).float()
         out.observation, out.reward = values[choice], choice.float()
@@ -170,46 +170,46 @@ def test_a_prediction_can_be_learnt() -> None:
         return out
 
     for _ in range(80):
-        got, trajectory, _ = model.loss(experience(), model.initial(8))
-        loss = torch.stack([got[name] * weight for name, weight in model.weights().items()]).sum()
+        got, output, _ = model.loss(experience(), model.initial(8))
+        loss = torch.stack([got[name] * weight for name, weight in model.loss_scales().items()]).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        start = trajectory.final[:ACTIONS]
-        state = model.dream(start, torch.eye(ACTIONS), mode=True)
+        start = output.last_state[:ACTIONS]
+        state = model.dream(start, torch.eye(ACTIONS), sample=False)
         feature = model.feature(state)
         assert (model.reward(feature) - torch.arange(3)).abs().max() < 0.4
         assert (model.decode(feature) - values).abs().mean() < 0.3
-        assert model.continues(feature).min() > 0.8
+        assert model.continue_prob(feature).min() > 0.8
 
 
 def test_blind_windows_teach_what_blind_dreams_do() -> None:
-    model, given = make(blind_windows=0.5), rows()
+    model, given = make(open_loop_prob=0.5), rows()
     read = 3  # frames of the second sequence, which begins at its first row
     model.eval()
     with torch.no_grad():
         unread = (torch.arange(T) > read).expand(B, T)
         taught = model._observe(given, model.initial(B), True, unread)[0].feature[1, :, :, :32]
-        state = model.observe(given[:, :read], model.initial(B), mode=True).final
+        state = model.observe(given[:, :read], model.initial(B), sample=False).last_state
         for t in range(read, T):
             state = model.dream(state, given.action[:, t])
             torch.testing.assert_close(state["h"][1], taught[t], atol=1e-5, rtol=0)
             before = state["z"].clone()
-            blinded = model.blind(state)
+            blinded = model.open_loop(state)
             assert torch.equal(state["z"], before)  # never changed in place
             state = blinded
-        seen = model.observe(given, model.initial(B), mode=True).feature[1, :, :, :32]
+        seen = model.observe(given, model.initial(B), sample=False).feature[1, :, :, :32]
         assert (
             torch.equal(seen[: read + 1], taught[: read + 1])
             and (seen[read + 1 :] - taught[read + 1 :]).abs().max() > 1e-3
         )
-        assert make().blind(state) is state
+        assert make().open_loop(state) is state
 
 
 def test_how_many_windows_are_blind_and_from_where_on() -> None:
-    given = random_rows("image", 400, 8)
-    model = make(blind_windows=0.5)
+    given = random_batch("image", 400, 8)
+    model = make(open_loop_prob=0.5)
     unread = model._unread(given)
     assert (unread[:, 1:] >= unread[:, :-1]).all()  # once blind, to the window's end
     begins = (~unread).sum(1)

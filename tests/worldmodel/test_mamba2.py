@@ -12,7 +12,7 @@ from transformers import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from tests.worldmodel.small import assert_close, shake
-from worldmodel.mamba2 import TAPS, Mamba2, chunk_length, convolve, convolve_masked, kept, pick
+from worldmodel.mamba2 import D_CONV, Mamba2, chunk_length, convolve, convolve_masked
 
 WIDTH, EXPAND, HEAD_WIDTH, STATE = 16, 2, 8, 6
 
@@ -34,7 +34,7 @@ def reference(module: Mamba2, chunk: int) -> Mamba2Mixer:
         state_size=STATE,
         expand=EXPAND,
         n_groups=1,
-        conv_kernel=TAPS,
+        conv_kernel=D_CONV,
         use_bias=False,
         use_conv_bias=True,
         chunk_size=chunk,
@@ -60,13 +60,13 @@ def lived(module: Mamba2, b: int) -> TensorDict:
     return module(noise(b, 9, seed=5), module.initial(b), never(b, 9), 9)[1][:, -1]
 
 
-@pytest.mark.parametrize("length, keep_every", [(1, 1), (3, 4), (32, 8), (37, 8), (130, 128)])
+@pytest.mark.parametrize("length, save_every", [(1, 1), (3, 4), (32, 8), (37, 8), (130, 128)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @torch.no_grad()
-def test_same_as_transformers(length: int, keep_every: int, dtype: torch.dtype) -> None:
+def test_same_as_transformers(length: int, save_every: int, dtype: torch.dtype) -> None:
     module = layer(dtype)
     u = noise(2, length).to(dtype)
-    y, _ = module(u, module.initial(2), never(2, length), keep_every)
+    y, _ = module(u, module.initial(2), never(2, length), save_every)
     want = reference(module, chunk=16)(u)
     assert y.dtype == dtype
     assert want.abs().max() > 0.1
@@ -76,13 +76,13 @@ def test_same_as_transformers(length: int, keep_every: int, dtype: torch.dtype) 
 @settings(max_examples=25)
 @given(st.integers(1, 20), st.integers(1, 12), st.data())
 @torch.no_grad()
-def test_memory_carried_in_pieces_is_the_whole(length: int, keep_every: int, data: st.DataObject) -> None:
+def test_memory_carried_in_pieces_is_the_whole(length: int, save_every: int, data: st.DataObject) -> None:
     module = layer()
     u, reset = noise(2, length), never(2, length)
     reset.view(-1)[list(data.draw(st.sets(st.integers(0, 2 * length - 1), max_size=4)))] = True
     cuts = sorted(data.draw(st.sets(st.integers(1, length), max_size=3)) | {0, length})
     start = lived(module, 2)
-    whole, memories = module(u, start, reset, keep_every)
+    whole, memories = module(u, start, reset, save_every)
     memory, pieces = start, []
     for a, b in zip(cuts, cuts[1:], strict=False):
         y, kept_memories = module(u[:, a:b], memory, reset[:, a:b], 5)
@@ -100,8 +100,8 @@ def test_each_kept_memory_is_that_of_a_prefix(length: int, every: int) -> None:
     u, reset = noise(2, length), never(2, length)
     reset[0, 3] = reset[1, 5] = reset[1, 6] = reset[0, 2 * length // 3] = reset[1, every % length] = True
     y, memories = module(u, lived(module, 2), reset, every)
-    assert memories.batch_size == (2, len(kept(length, every)))
-    for k, end in enumerate(kept(length, every)):
+    assert memories.batch_size == (2, len(boundaries(length, every)))
+    for k, end in enumerate(boundaries(length, every)):
         prefix, after = module(u[:, : end + 1], lived(module, 2), reset[:, : end + 1], 256)
         torch.testing.assert_close(y[:, : end + 1], prefix, atol=1e-10, rtol=0)
         assert_close(memories[:, k], after[:, -1], atol=1e-10)
@@ -127,13 +127,13 @@ def test_the_taps_of_the_convolution_do_not_reach_over_a_reset() -> None:
     other = u.clone()
     other[:, 3] += 1
 
-    def changed(reset: Tensor) -> list[int]:
+    def replace(reset: Tensor) -> list[int]:
         a, b = (module(v, module.initial(1), reset, 8)[0] for v in (u, other))
         return [t for t in range(8) if (a - b)[:, t].abs().max() > 1e-6]
 
-    assert changed(reset) == [3, 4, 5, 6]  # four taps
+    assert replace(reset) == [3, 4, 5, 6]  # four taps
     reset[:, 5] = True
-    assert changed(reset) == [3, 4]
+    assert replace(reset) == [3, 4]
 
 
 @torch.no_grad()
@@ -146,18 +146,18 @@ def test_forward_changes_no_memory_in_place() -> None:
 
 
 def test_kept() -> None:
-    assert kept(8, 4) == [3, 7]
-    assert kept(10, 4) == [3, 7, 9]
-    assert kept(3, 4) == [2]
-    assert kept(3, 1) == [0, 1, 2]
-    assert kept(1, 1) == [0]
+    assert boundaries(8, 4) == [3, 7]
+    assert boundaries(10, 4) == [3, 7, 9]
+    assert boundaries(3, 4) == [2]
+    assert boundaries(3, 1) == [0, 1, 2]
+    assert boundaries(1, 1) == [0]
 
 
 @given(st.integers(1, 200), st.integers(1, 64))
-def test_chunks_are_as_few_as_can_be_and_alike(keep_every: int, most: int) -> None:
-    length, few = chunk_length(keep_every, most), -(-keep_every // most)
-    assert length <= most and -(-keep_every // length) == few
-    assert keep_every % few or length * few == keep_every
+def test_chunks_are_as_few_as_can_be_and_alike(save_every: int, most: int) -> None:
+    length, few = chunk_length(save_every, most), -(-save_every // most)
+    assert length <= most and -(-save_every // length) == few
+    assert save_every % few or length * few == save_every
 
 
 def test_a_prime_block_is_not_cut_into_single_positions() -> None:
@@ -167,7 +167,7 @@ def test_a_prime_block_is_not_cut_into_single_positions() -> None:
 @pytest.mark.parametrize("indices", [[0], [9], [3, 7], [3, 7, 9], [0, 1, 2], [2, 5, 8, 9], list(range(10))])
 def test_pick_is_indexing(indices: list[int]) -> None:
     x = torch.arange(20).reshape(2, 10)
-    assert torch.equal(pick(x, indices), x[:, indices])
+    assert torch.equal(gather_boundaries(x, indices), x[:, indices])
 
 
 @settings(max_examples=40)
@@ -176,9 +176,9 @@ def test_both_convolutions_agree(b: int, length: int, channels: int, share: floa
     torch.manual_seed(seed)
     past, weight, bias = (
         torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-        for shape in ((b, TAPS - 1 + length, channels), (channels, TAPS), (channels,))
+        for shape in ((b, D_CONV - 1 + length, channels), (channels, D_CONV), (channels,))
     )
-    segment = (torch.rand(b, TAPS - 1 + length) < share).cumsum(1)
+    segment = (torch.rand(b, D_CONV - 1 + length) < share).cumsum(1)
     want, got = convolve_masked(past, weight.T, bias, segment), convolve(past, weight, bias, segment)
     torch.testing.assert_close(got, want)
     gradient = torch.randn_like(want)

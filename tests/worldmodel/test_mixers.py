@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.worldmodel.small import assert_close, leaves, shake
-from worldmodel.mamba2 import kept
-from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, FullAttention, LocalAttention, Mixer
+from worldmodel.boundaries import boundaries
+from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, GlobalAttention, LocalAttention, Mixer
 from worldmodel.mixers.local_attention import attend
 
 WIDTH, GRID, TOKENS = 16, (2, 4), 8
@@ -25,9 +25,9 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "attention 1": lambda: LocalAttention(WIDTH, TOKENS, 1, 2),
     "attention 3": lambda: LocalAttention(WIDTH, TOKENS, 3, 2),
     "attention 5": lambda: LocalAttention(WIDTH, TOKENS, 5, 4),
-    "full 1": lambda: FullAttention(WIDTH, TOKENS, 1, 2),
-    "full 5": lambda: FullAttention(WIDTH, TOKENS, 5, 4),
-    "full 40": lambda: FullAttention(WIDTH, TOKENS, 40, 2),
+    "full 1": lambda: GlobalAttention(WIDTH, TOKENS, 1, 2),
+    "full 5": lambda: GlobalAttention(WIDTH, TOKENS, 5, 4),
+    "full 40": lambda: GlobalAttention(WIDTH, TOKENS, 40, 2),
     "conv 1": lambda: CausalConv(WIDTH, GRID, 1),
     "conv 3": lambda: CausalConv(WIDTH, GRID, 3),
     "conv 9": lambda: CausalConv(WIDTH, GRID, 9),
@@ -82,7 +82,7 @@ def frames_changed(mixer: Mixer, at: int, frames: int = 10) -> list[int]:
 
 
 def test_rotary_attention_has_no_slopes() -> None:
-    assert not list(FullAttention(WIDTH, TOKENS, 5, 4).buffers())
+    assert not list(GlobalAttention(WIDTH, TOKENS, 5, 4).buffers())
     assert [name for name, _ in LocalAttention(WIDTH, TOKENS, 5, 4).named_buffers()] == ["slopes"]
 
 
@@ -94,21 +94,21 @@ def test_step_by_step_is_in_parallel(mixer: Mixer, frames: int) -> None:
     x, reset = noise(frames), resets(frames, *[at for at in SOME if at[1] < frames])
     memory = mixer(noise(6, seed=1), mixer.initial(2), resets(6), 4)[1][:, -1]
     y, memories = mixer(x, memory, reset, 4)
-    assert y.shape == x.shape and memories.batch_size == (2, len(kept(frames, 4)))
+    assert y.shape == x.shape and memories.batch_size == (2, len(boundaries(frames, 4)))
     for t in range(frames):
         step, after = mixer(x[:, t : t + 1], memory, reset[:, t : t + 1], 1)
         memory = after[:, -1]
         torch.testing.assert_close(step, y[:, t : t + 1], atol=1e-10, rtol=0)
-        if t in kept(frames, 4):
-            assert_close(memories[:, kept(frames, 4).index(t)], memory, atol=1e-10)
+        if t in boundaries(frames, 4):
+            assert_close(memories[:, boundaries(frames, 4).index(t)], memory, atol=1e-10)
     assert_close(memories[:, -1], memory, atol=1e-10)
 
 
-@pytest.mark.parametrize("block_frames", [1, 3, 4, 50])
-def test_memories_at_boundaries_are_those_of_prefixes(mixer: Mixer, block_frames: int) -> None:
+@pytest.mark.parametrize("state_interval", [1, 3, 4, 50])
+def test_memories_at_boundaries_are_those_of_prefixes(mixer: Mixer, state_interval: int) -> None:
     x, reset = noise(10), resets(10, *SOME)
-    y, memories = mixer(x, mixer.initial(2), reset, block_frames)
-    for k, end in enumerate(kept(10, block_frames)):
+    y, memories = mixer(x, mixer.initial(2), reset, state_interval)
+    for k, end in enumerate(boundaries(10, state_interval)):
         prefix, after = mixer(x[:, : end + 1], mixer.initial(2), reset[:, : end + 1], 100)
         torch.testing.assert_close(prefix, y[:, : end + 1], atol=1e-10, rtol=0)
         assert_close(memories[:, k], after[:, -1], atol=1e-10)
@@ -117,7 +117,7 @@ def test_memories_at_boundaries_are_those_of_prefixes(mixer: Mixer, block_frames
 @settings(max_examples=150)
 @given(st.sampled_from(list(MIXERS)), st.integers(1, 14), st.integers(1, 6), st.data())
 def test_a_window_cut_anywhere_and_carried_is_the_whole(
-    name: str, frames: int, block_frames: int, data: st.DataObject
+    name: str, frames: int, state_interval: int, data: st.DataObject
 ) -> None:
     torch.manual_seed(0)
     mixer = exact(MIXERS[name]())
@@ -125,7 +125,7 @@ def test_a_window_cut_anywhere_and_carried_is_the_whole(
     reset.view(-1)[list(data.draw(st.sets(st.integers(0, 2 * frames - 1), max_size=5)))] = True
     cuts = sorted(data.draw(st.sets(st.integers(1, frames), max_size=3)) | {0, frames})
     memory = mixer(noise(6, seed=1), mixer.initial(2), resets(6), 4)[1][:, -1]
-    whole, memories = mixer(x, memory, reset, block_frames)
+    whole, memories = mixer(x, memory, reset, state_interval)
     pieces = []
     for begin, end in zip(cuts, cuts[1:], strict=False):
         y, after = mixer(x[:, begin:end], memory, reset[:, begin:end], 3)
@@ -164,7 +164,7 @@ def test_nothing_passes_a_reset(mixer: Mixer, at: int) -> None:
 
 def test_an_odd_head_cannot_be_turned() -> None:
     with pytest.raises(ValueError, match="15 / 5"):
-        FullAttention(15, TOKENS, 4, 5)
+        GlobalAttention(15, TOKENS, 4, 5)
 
 
 def test_no_frame_sees_a_later_one(mixer: Mixer) -> None:
@@ -275,7 +275,7 @@ def naive_attention(module: LocalAttention, x: Tensor, reset: Tensor) -> Tensor:
     """Softmax over all keys of the window's frames, one query frame and one head at a time."""
     B, T, N, D = x.shape
     P = D // module.heads
-    score = rotary if isinstance(module, FullAttention) else alibi
+    score = rotary if isinstance(module, GlobalAttention) else alibi
     q, k, v = (x @ module.qkv.weight.T).split(D, -1)
     y = torch.zeros_like(x)
     for b in range(B):
@@ -291,7 +291,7 @@ def naive_attention(module: LocalAttention, x: Tensor, reset: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("frames, heads, length", [(1, 2, 4), (2, 1, 5), (3, 2, 9), (3, 4, 11), (6, 2, 4), (30, 2, 35)])
-@pytest.mark.parametrize("kind", [LocalAttention, FullAttention])
+@pytest.mark.parametrize("kind", [LocalAttention, GlobalAttention])
 def test_attention_is_a_masked_softmax(kind: type[LocalAttention], frames: int, heads: int, length: int) -> None:
     module = kind(WIDTH, TOKENS, frames, heads)
     exact(module)

@@ -151,10 +151,10 @@ def test_a_check_reads_no_weights(saved: tuple[Mamba2ForCausalLM, Path]) -> None
 
 WRONG_SIZES: list[tuple[dict[str, Any], str, str]] = [
     # the language model's, the tensor named, the options that would fit
-    (dict(hidden_size=48, num_heads=6), "dt_bias", "width 48 --worldmodel.expand 2 --worldmodel.head-width 16"),
-    (dict(num_heads=8, head_dim=8), "dt_bias", "--worldmodel.head-width 8 --worldmodel.state 8 would fit"),
-    (dict(state_size=20), "in_proj.weight", "--worldmodel.state 20 would fit, --worldmodel.layers 3 at most"),
-    (dict(expand=3, num_heads=6), "dt_bias", "width 32 --worldmodel.expand 3 --worldmodel.head-width 16"),
+    (dict(hidden_size=48, num_heads=6), "dt_bias", "width 48 --worldmodel.expand 2 --worldmodel.headdim 16"),
+    (dict(num_heads=8, head_dim=8), "dt_bias", "--worldmodel.headdim 8 --worldmodel.d_state 8 would fit"),
+    (dict(state_size=20), "in_proj.weight", "--worldmodel.d_state 20 would fit, --worldmodel.layers 3 at most"),
+    (dict(expand=3, num_heads=6), "dt_bias", "width 32 --worldmodel.expand 3 --worldmodel.headdim 16"),
     (dict(conv_kernel=3), "conv1d.weight", "no options would fit"),
 ]
 
@@ -176,10 +176,10 @@ def test_sizes_that_do_not_fit(tmp_path: Path, options: dict[str, Any], tensor: 
 def test_the_options_named_do_fit(tmp_path: Path) -> None:
     language_model(hidden_size=48, num_heads=4, head_dim=36, expand=3, state_size=20).save_pretrained(tmp_path)
     with pytest.raises(
-        ValueError, match="width 48 --worldmodel.expand 3 --worldmodel.head-width 36 --worldmodel.state 20"
+        ValueError, match="width 48 --worldmodel.expand 3 --worldmodel.headdim 36 --worldmodel.d_state 20"
     ):
         load(world_model(), tmp_path)
-    load(world_model(width=48, expand=3, head_width=36, state=20, layers=3), tmp_path)
+    load(world_model(width=48, expand=3, headdim=36, state=20, layers=3), tmp_path)
 
 
 def test_nothing_is_taken_of_what_does_not_fit(saved: tuple[Mamba2ForCausalLM, Path]) -> None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from tests.worldmodel import rssm_by_hand as by_hand
-from tests.worldmodel.small import ACTIONS, SHAPES, random_rows, shake
-from worldmodel import Rows, State, total
+from tests.worldmodel.small import ACTIONS, SHAPES, random_batch, shake
+from worldmodel import SequenceBatch, State, total
 from worldmodel.block_gru import BlockGRU, BlockLinear
 from worldmodel.cnn import ImageCoder, lowest
 from worldmodel.dense import dense
@@ -26,14 +26,14 @@ class Step:
         self.model = RSSM(RSSMConfig(size="12M", free_nats=FREE_NATS), SHAPES["vector"], ACTIONS)
         shake(self.model, 0.02)
         self.model.double()
-        self.rows = in_double(random_rows("vector", B, T, firsts=[(0, 1)]))
+        self.rows = in_double(random_batch("vector", B, T, firsts=[(0, 1)]))
         with torch.no_grad():
-            lived = in_double(random_rows("vector", B, 2, seed=1))
-            self.state: State = self.model.observe(lived, self.model.initial(B)).final
+            lived = in_double(random_batch("vector", B, 2, seed=1))
+            self.state: State = self.model.observe(lived, self.model.initial(B)).last_state
         torch.manual_seed(1)
-        self.losses, self.trajectory, self.figures = self.model.loss(self.rows, self.state)
-        total(self.losses, self.model.weights()).backward()
-        self.hot = by_hand.hot_of(self.trajectory.feature[..., 2048:], 16)
+        self.losses, self.output, self.figures = self.model.loss(self.rows, self.state)
+        total(self.losses, self.model.loss_scales()).backward()
+        self.hot = by_hand.hot_of(self.output.feature[..., 2048:], 16)
         self.weights = by_hand.weights_of(self.model)
         self.stopped = by_hand.Stopped()
         self.want, self.seen = self.by_hand()
@@ -43,8 +43,8 @@ class Step:
         return by_hand.forward(self.weights, self.rows, self.state, self.hot, FREE_NATS, self.stopped)
 
 
-def in_double(rows: Rows) -> Rows:
-    """Rows whose numbers are float64."""
+def in_double(rows: SequenceBatch) -> SequenceBatch:
+    """SequenceBatch whose numbers are float64."""
     out = rows.clone()
     out.observation, out.action, out.reward = rows.observation.double(), rows.action.double(), rows.reward.double()
     return out
@@ -56,7 +56,7 @@ def step() -> Step:
 
 
 def test_the_recurrent_state_is_the_paper_s(step: Step) -> None:
-    feature = step.trajectory.feature.detach()
+    feature = step.output.feature.detach()
     assert feature.shape == (B, T, 1, 2048 + 32 * 16)
     np.testing.assert_allclose(feature[:, :, 0, :2048].numpy(), step.seen["h"], atol=1e-10)
     assert step.hot.sum(-1).min() == step.hot.sum(-1).max() == 1 and set(np.unique(step.hot)) == {0.0, 1.0}
@@ -65,7 +65,7 @@ def test_the_recurrent_state_is_the_paper_s(step: Step) -> None:
 
 def test_prior_and_posterior_are_the_paper_s(step: Step) -> None:
     with torch.no_grad():
-        h = step.trajectory.feature[:, :, 0, :2048]
+        h = step.output.feature[:, :, 0, :2048]
         prior = step.model._prior(h)[:, :, 0]
         frames = step.model.posterior.from_frame(step.model.coder.encode(step.rows.observation))
         posterior = step.model._log_probs(step.model.posterior(h, frames))
@@ -78,8 +78,8 @@ def test_losses_are_the_paper_s(step: Step) -> None:
     assert step.losses.keys() == step.want.keys()
     for name, value in step.want.items():
         assert step.losses[name].item() == pytest.approx(value, rel=1e-6), name
-    assert step.want["dynamics"] > FREE_NATS and step.figures["surprise"] == pytest.approx(step.want["dynamics"])
-    assert step.model.weights() == {
+    assert step.want["dynamics"] > FREE_NATS and step.figures["kl"] == pytest.approx(step.want["dynamics"])
+    assert step.model.loss_scales() == {
         "reconstruction": 1.0, "dynamics": 1.0, "representation": 0.1, "reward": 1.0, "continue": 1.0
     }  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_gradients_are_finite_differences_of_the_oracle(step: Step, name: str) -
         for sign in (1, -1):
             values[entry] = before + sign * epsilon
             losses, _ = step.by_hand()
-            sides.append(sum(losses[loss] * weight for loss, weight in step.model.weights().items()))
+            sides.append(sum(losses[loss] * weight for loss, weight in step.model.loss_scales().items()))
         values[entry] = before
         assert (sides[0] - sides[1]) / (2 * epsilon) == pytest.approx(flat[entry], rel=1e-4, abs=1e-8)
 
@@ -125,14 +125,14 @@ def test_gradients_are_finite_differences_of_the_oracle(step: Step, name: str) -
 def test_free_nats_stop_both_divergences() -> None:
     torch.manual_seed(0)
     model = RSSM(RSSMConfig(hidden=16, free_nats=1000.0), SHAPES["vector"], ACTIONS)
-    losses, _, _ = model.loss(random_rows("vector", B, T), model.initial(B))
+    losses, _, _ = model.loss(random_batch("vector", B, T), model.initial(B))
     assert losses["dynamics"] == losses["representation"] == 1000
     (losses["dynamics"] + losses["representation"]).backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
 def test_a_first_row_s_reward_teaches_nothing() -> None:
-    model, rows = RSSM(RSSMConfig(hidden=16), SHAPES["vector"], ACTIONS), random_rows("vector", B, T, firsts=[(0, 1)])
+    model, rows = RSSM(RSSMConfig(hidden=16), SHAPES["vector"], ACTIONS), random_batch("vector", B, T, firsts=[(0, 1)])
     found = []
     for reward in (0.0, 5.0):
         rows.reward[rows.is_first] = reward
@@ -155,31 +155,31 @@ def test_what_each_loss_teaches(name: str) -> None:
     torch.manual_seed(0)
     model = RSSM(RSSMConfig(hidden=16, free_nats=0.0), SHAPES["vector"], ACTIONS)
     shake(model, 0.1)
-    model.loss(random_rows("vector", B, 5), model.initial(B))[0][name].backward()
+    model.loss(random_batch("vector", B, 5), model.initial(B))[0][name].backward()
     paths = [path.split(".") for path, p in model.named_parameters() if p.grad is not None and p.grad.any()]
     assert {path[1] if path[0] == "coder" else path[0] for path in paths} == TAUGHT[name]
 
 
 def test_a_prediction_can_be_learnt() -> None:
-    """Rows whose reward and next frame the action decides: after some updates the dream says so too."""
+    """SequenceBatch whose reward and next frame the action decides: after some updates the dream says so too."""
     torch.manual_seed(0)
     model = RSSM(RSSMConfig(hidden=32, free_nats=0.1), SHAPES["vector"], ACTIONS)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     values = torch.eye(ACTIONS, SHAPES["vector"][0]) * 2
     for _ in range(100):
-        rows = random_rows("vector", 8, 8)
+        rows = random_batch("vector", 8, 8)
         choice = torch.randint(0, ACTIONS, (8, 8))
         rows.action, rows.observation, rows.reward = F.one_hot(choice, ACTIONS).float(), values[choice], choice.float()
         rows.terminated = torch.zeros(8, 8, dtype=torch.bool)
-        losses, trajectory, _ = model.loss(rows, model.initial(8))
+        losses, output, _ = model.loss(rows, model.initial(8))
         optimizer.zero_grad()
-        total(losses, model.weights()).backward()
+        total(losses, model.loss_scales()).backward()
         optimizer.step()
     with torch.no_grad():
-        feature = model.feature(model.dream(trajectory.final[:ACTIONS], torch.eye(ACTIONS), mode=True))
+        feature = model.feature(model.dream(output.last_state[:ACTIONS], torch.eye(ACTIONS), sample=False))
         assert (model.reward(feature) - torch.arange(3)).abs().max() < 0.4
         assert (model.decode(feature) - values).abs().mean() < 0.3
-        assert model.continues(feature).min() > 0.8
+        assert model.continue_prob(feature).min() > 0.8
 
 
 # parts
@@ -251,7 +251,7 @@ def test_weights_start_at_the_paper_s_deviation() -> None:
 def test_a_new_model_expects_no_reward() -> None:
     torch.manual_seed(0)
     model = RSSM(RSSMConfig(hidden=16), SHAPES["image"], ACTIONS)
-    feature = model.observe(random_rows("image", B, T), model.initial(B)).feature
+    feature = model.observe(random_batch("image", B, T), model.initial(B)).feature
     assert not model.reward(feature).any()
 
 

@@ -10,9 +10,9 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from tests.worldmodel.small import ACTIONS, SHAPES, assert_equal, random_rows, small_model
+from tests.worldmodel.small import ACTIONS, SHAPES, assert_equal, random_batch, small_model
 from worldmodel import State, WorldModel
-from worldmodel.env import DreamEnv, Observe, SingleDream, Starts, flat
+from worldmodel.env import Observe, Starts, WorldModelEnv, WorldModelVectorEnv, flat
 
 N, HORIZON = 5, 6
 
@@ -20,8 +20,8 @@ N, HORIZON = 5, 6
 def starts_of(model: WorldModel, kind: str = "image") -> tuple[State, Starts]:
     """Some States with memory, and what draws from them."""
     with torch.no_grad():
-        rows = random_rows(kind, 2, 12, firsts=[(0, 0), (1, 0)])
-        pool = model.observe(rows, model.initial(2)).starts.reshape(-1).clone()
+        rows = random_batch(kind, 2, 12, firsts=[(0, 0), (1, 0)])
+        pool = model.observe(rows, model.initial(2)).start_states.reshape(-1).clone()
     return pool, lambda n: pool[torch.randint(len(pool), (n,))]
 
 
@@ -41,7 +41,7 @@ def actions(seed: int, steps: int, n: int = N) -> np.ndarray:
 @pytest.mark.parametrize("observe", ["features", "frames"])
 def test_spaces_and_types(kind: str, observe: Observe):
     model = small_model("lssvwm", kind)
-    dreams = DreamEnv(model, starts_of(model, kind)[1], N, HORIZON, observe)
+    dreams = WorldModelVectorEnv(model, starts_of(model, kind)[1], N, HORIZON, observe)
     observation, infos = dreams.reset(seed=0)
     shape = SHAPES[kind] if observe == "frames" else (model.tokens * model.feature_width,)
     assert dreams.single_observation_space.shape == shape and infos == {}
@@ -58,17 +58,17 @@ def test_one_dream_passes_gymnasiums_own_checks(kind: str):
     model = small_model("lssvwm", kind)
     mode = "rgb_array" if kind == "image" else None
     for observe in ("features", "frames"):
-        dreams = DreamEnv(model, starts_of(model, kind)[1], 1, HORIZON, observe, render_mode=mode)
+        dreams = WorldModelVectorEnv(model, starts_of(model, kind)[1], 1, HORIZON, observe, render_mode=mode)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # features and vectors know no bounds, and a dream has no registered name
-            check_env(SingleDream(dreams))
+            check_env(WorldModelEnv(dreams))
 
 
 def test_a_dream_is_the_models_own():
     """Step by step, what the model itself imagines from the same State, by the same draws."""
     model = continuing(small_model(), 50.0)
     pool, _ = starts_of(model)
-    dreams = DreamEnv(model, lambda n: pool[:n], 3, HORIZON)
+    dreams = WorldModelVectorEnv(model, lambda n: pool[:n], 3, HORIZON)
     observation, _ = dreams.reset(seed=4)
     draws, state = np.random.default_rng(4), pool[:3]
     draws.integers(2**63)  # the reset's own
@@ -86,7 +86,7 @@ def test_a_dream_is_the_models_own():
 def test_frames_are_what_the_model_decodes():
     model = small_model()
     pool, starts = starts_of(model)
-    dreams = DreamEnv(model, lambda n: pool[:n], 3, HORIZON, "frames", render_mode="rgb_array")
+    dreams = WorldModelVectorEnv(model, lambda n: pool[:n], 3, HORIZON, "frames", render_mode="rgb_array")
     observation, _ = dreams.reset(seed=0)
     with torch.no_grad():
         decoded = model.decode(model.feature(pool[:3])).numpy()
@@ -100,7 +100,7 @@ def test_a_seed_repeats_all_and_leaves_everyone_elses_draws_alone():
     model = small_model()
     starts = starts_of(model)[1]
 
-    def played(dreams: DreamEnv, seed: int | None) -> list[np.ndarray]:
+    def played(dreams: WorldModelVectorEnv, seed: int | None) -> list[np.ndarray]:
         rows = [dreams.reset(seed=seed)[0]]
         for action in actions(2, 8):
             observation, reward, terminated, truncated, _ = dreams.step(action)
@@ -110,9 +110,9 @@ def test_a_seed_repeats_all_and_leaves_everyone_elses_draws_alone():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first = played(DreamEnv(model, starts, N, HORIZON), 3)
+    first = played(WorldModelVectorEnv(model, starts, N, HORIZON), 3)
     assert torch.equal(torch.rand(3), expected)
-    dreams = DreamEnv(model, starts, N, HORIZON)
+    dreams = WorldModelVectorEnv(model, starts, N, HORIZON)
     played(dreams, 11)
     again, other, unseeded = played(dreams, 3), played(dreams, 4), played(dreams, None)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
@@ -124,7 +124,7 @@ def test_the_kept_states_stay_as_they_were():
     pool, starts = starts_of(model)
     before = pool.clone()
     for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-        dreams = DreamEnv(model, starts, N, 3, autoreset_mode=mode)
+        dreams = WorldModelVectorEnv(model, starts, N, 3, autoreset_mode=mode)
         dreams.reset(seed=0)
         for action in actions(3, 10):
             dreams.step(action)
@@ -134,7 +134,7 @@ def test_the_kept_states_stay_as_they_were():
 def test_next_step_resets_ignore_the_action_and_pay_nothing():
     model = continuing(small_model(), 50.0)
     pool, _ = starts_of(model)
-    dreams = DreamEnv(model, lambda n: pool[:1].expand(n), N, 3)
+    dreams = WorldModelVectorEnv(model, lambda n: pool[:1].expand(n), N, 3)
     assert dreams.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     first, _ = dreams.reset(seed=0)
     for episode in range(3):
@@ -150,7 +150,7 @@ def test_next_step_resets_ignore_the_action_and_pay_nothing():
 def test_same_step_resets_keep_the_last_observation_aside():
     model = continuing(small_model(), 50.0)
     pool, _ = starts_of(model)
-    dreams = DreamEnv(model, lambda n: pool[:1].expand(n), N, 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    dreams = WorldModelVectorEnv(model, lambda n: pool[:1].expand(n), N, 2, autoreset_mode=AutoresetMode.SAME_STEP)
     first, _ = dreams.reset(seed=0)
     for _ in range(3):
         _, _, _, truncated, infos = dreams.step(np.zeros(N, int))
@@ -166,7 +166,7 @@ def test_dreams_end_one_by_one_as_often_as_the_model_says():
     model = continuing(small_model("lssvwm", "vector"), float(np.log(3)))
     starts = starts_of(model, "vector")[1]
     n = 400
-    dreams = DreamEnv(model, starts, n, 1000)
+    dreams = WorldModelVectorEnv(model, starts, n, 1000)
     dreams.reset(seed=0)
     ended = np.zeros(n, bool)
     met = 0
@@ -184,7 +184,7 @@ def test_dreams_end_one_by_one_as_often_as_the_model_says():
 def test_continuous_actions_go_to_the_model_as_they_are():
     model = continuing(small_model("lssvwm", "vector"), 50.0)
     pool, _ = starts_of(model, "vector")
-    dreams = DreamEnv(model, lambda n: pool[:n], 2, HORIZON, continuous=True)
+    dreams = WorldModelVectorEnv(model, lambda n: pool[:n], 2, HORIZON, continuous=True)
     assert dreams.single_action_space == Box(-1, 1, (ACTIONS,))
     dreams.reset(seed=0)
     action = np.array([[0.3, -0.7, 0.1], [-1.0, 1.0, 0.0]], np.float32)
@@ -201,21 +201,21 @@ def test_what_cannot_be_is_refused():
     model = small_model("lssvwm", "vector")
     starts = starts_of(model, "vector")[1]
     with pytest.raises(ValueError, match="0 dreams of 5 steps"):
-        DreamEnv(model, starts, 0, 5)
+        WorldModelVectorEnv(model, starts, 0, 5)
     with pytest.raises(ValueError, match="DISABLED"):
-        DreamEnv(model, starts, 1, 5, autoreset_mode=AutoresetMode.DISABLED)
+        WorldModelVectorEnv(model, starts, 1, 5, autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ValueError, match="decodes images"):
-        DreamEnv(model, starts, 1, 5, render_mode="rgb_array")
+        WorldModelVectorEnv(model, starts, 1, 5, render_mode="rgb_array")
     with pytest.raises(ValueError, match="2 dreams side by side"):
-        SingleDream(DreamEnv(model, starts, 2, 5))
-    dreams = DreamEnv(model, starts, 2, 5)
+        WorldModelEnv(WorldModelVectorEnv(model, starts, 2, 5))
+    dreams = WorldModelVectorEnv(model, starts, 2, 5)
     with pytest.raises(ResetNeeded):
         dreams.step(np.zeros(2, int))
     dreams.reset(seed=0)
     for wrong in ([0, ACTIONS], [0, -1], [0], [0, 0.7], [0, np.nan], [[0, 1]], 0):
         with pytest.raises(ValueError, match="each from 0 to 2"):
             dreams.step(np.array(wrong))
-    dreams = DreamEnv(model, starts, 2, 5, continuous=True)
+    dreams = WorldModelVectorEnv(model, starts, 2, 5, continuous=True)
     dreams.reset(seed=0)
     zeros = [0.0] * ACTIONS
     for value in (9.0, -1.01, np.nan, np.inf):

@@ -14,7 +14,7 @@ from tests.worldmodel.small import shake
 from worldmodel.cnn import ImageCoder
 from worldmodel.norm import RunningNorm
 from worldmodel.sizes import Widths
-from worldmodel.tokenizer import ImageTokenizer, MixerLayer, VectorTokenizer, compare, ssim
+from worldmodel.tokenizer import ImageTokenizer, MixerLayer, VectorTokenizer, ssim
 
 FEATURES = 10
 
@@ -144,7 +144,7 @@ def test_losses_and_slopes_are_those_of_plain_images(
     whole = partial(rearrange, pattern="f (h w) (p q c) -> f (h p) (w q) c", h=h, w=w, p=p, q=q)
     image, true = whole(painted), whole(truth.double() / 255)
     want = (image - true).square().sum() / frames, 1 - ssim(image, true)
-    got = compare(painted, truth, h, w, p, q)
+    got = reconstruction_losses(painted, truth, h, w, p, q)
     torch.testing.assert_close(got, want)
     for weights in ((1.0, 0.0), (0.3, 2.0)):
         slopes = [

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.worldmodel.small import ACTIONS, SHAPES, random_rows, shake
+from tests.worldmodel.small import ACTIONS, SHAPES, random_batch, shake
 from worldmodel import make
 from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
 
@@ -12,8 +12,8 @@ from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
 def model(request):
     torch.manual_seed(0)
     config = LSSVWMConfig(
-        width=32, tokenizer_width=32, latents=16, classes=8, block_frames=4, units=16, free_nats=0.0,
-        tokenizer_apart=True,
+        d_model=32, tokenizer_width=32, num_categoricals=16, num_classes=8, state_interval=4, hidden=16, free_nats=0.0,
+        detach_latents=True,
     )  # fmt: skip
     made = make(config, SHAPES[request.param], ACTIONS)
     shake(made, 0.1)
@@ -44,7 +44,7 @@ TAUGHT = {
 
 
 def test_what_each_loss_teaches(model: LSSVWM):
-    rows = random_rows(model.kind, 2, 8)
+    rows = random_batch(model.kind, 2, 8)
     losses, _, _ = model.loss(rows, model.initial(2))
     parts = {
         "tokenizer": [*model.tokenizer.encoder.parameters(), *model.posterior.parameters()],

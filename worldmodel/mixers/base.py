@@ -17,9 +17,9 @@ class Mixer(nn.Module, ABC):
         """Memory of nothing, batch size (B,)."""
 
     @abstractmethod
-    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, block_frames: int) -> tuple[Tensor, TensorDict]:
+    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, state_interval: int) -> tuple[Tensor, TensorDict]:
         """x (B, T, N, D), reset (B, T) bool -> y (B, T, N, D) and memories, batch size (B, K).
 
-        K counts the frames of `mamba2.kept(T, block_frames)`: each block's last, and the window's last. A reset
+        K counts the frames of `mamba2.kept(T, state_interval)`: each block's last, and the window's last. A reset
         at frame t forgets all that came before t.
         """

@@ -22,7 +22,7 @@ class BlockSSM(Mixer):
         grid: tuple[int, int],
         block: tuple[int, int],
         expand: int = 2,
-        head_width: int = 64,
+        headdim: int = 64,
         state: int = 128,
     ):
         super().__init__()
@@ -30,7 +30,7 @@ class BlockSSM(Mixer):
             raise ValueError(f"block {block[0]}x{block[1]} does not divide the grid of {grid[0]}x{grid[1]} tokens")
         self.block = block
         self.rows, self.columns = grid[0] // block[0], grid[1] // block[1]
-        self.mamba = Mamba2(width, expand, head_width, state, positions=block[0] * block[1])
+        self.mamba = Mamba2(width, expand, headdim, state, positions=block[0] * block[1])
 
     def initial(self, batch: int) -> TensorDict:
         """Zero states, (B, blocks, ...)."""
@@ -38,7 +38,7 @@ class BlockSSM(Mixer):
         memory = self.mamba.initial(batch * blocks).reshape(batch, blocks)
         return TensorDict(dict(memory.items()), batch_size=[batch])
 
-    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, block_frames: int) -> tuple[Tensor, TensorDict]:
+    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, state_interval: int) -> tuple[Tensor, TensorDict]:
         """See `Mixer`."""
         B, T = x.shape[:2]
         blocks, size = self.rows * self.columns, self.block[0] * self.block[1]
@@ -48,7 +48,7 @@ class BlockSSM(Mixer):
         first = reset.new_zeros(B, blocks, T, size)
         first[..., 0] = reset.unsqueeze(1)
         flat = TensorDict({k: v.flatten(0, 1) for k, v in memory.items()}, batch_size=[B * blocks])
-        y, memories = self.mamba(u, flat, first.reshape(B * blocks, T * size), block_frames * size)
+        y, memories = self.mamba(u, flat, first.reshape(B * blocks, T * size), state_interval * size)
         K = memories.shape[1]
         kept = {k: v.unflatten(0, (B, blocks)).transpose(1, 2) for k, v in memories.items()}  # (B, K, blocks, ...)
         y = rearrange(y, "(b r c) (t i j) d -> b t (r i c j) d", b=B, t=T, **shape)

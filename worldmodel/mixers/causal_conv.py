@@ -13,7 +13,8 @@ from einops import rearrange
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel.mamba2 import convolve_masked, kept, tails
+from worldmodel.boundaries import boundaries, last_inputs
+from worldmodel.mamba2 import convolve_masked
 from worldmodel.mixers.base import Mixer
 
 
@@ -23,7 +24,7 @@ class CausalConv(Mixer):
     def __init__(self, width: int, grid: tuple[int, int], frames: int):
         super().__init__()
         self.grid, self.frames = grid, frames
-        self.read = nn.Linear(width, 2 * width, bias=False)
+        self.in_proj = nn.Linear(width, 2 * width, bias=False)
         self.space = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.time = nn.Parameter(torch.empty(frames, width).uniform_(-1, 1) * frames**-0.5)  # the last is now's
         self.bias = nn.Parameter(torch.zeros(width))
@@ -34,19 +35,19 @@ class CausalConv(Mixer):
         zeros = self.time.new_zeros(batch, self.frames - 1, self.grid[0] * self.grid[1], self.time.shape[1])
         return TensorDict({"conv": zeros}, batch_size=[batch])
 
-    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, block_frames: int) -> tuple[Tensor, TensorDict]:
+    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, state_interval: int) -> tuple[Tensor, TensorDict]:
         """See `Mixer`."""
         B, T = x.shape[:2]
         k = self.frames
-        value, gate = self.read(x).chunk(2, -1)
+        value, gate = self.in_proj(x).chunk(2, -1)
         value = self._neighbours(value)
         past = torch.cat([memory["conv"].to(value.dtype), value], 1)  # (B, k - 1 + T, N, D)
         segment = F.pad(reset.cumsum(1), (k - 1, 0))  # (B, k - 1 + T); what memory holds is segment 0
         over_time = convolve_masked(past, self.time.to(past.dtype), self.bias.to(past.dtype), segment)
         y = self.out(over_time * F.silu(gate))
 
-        ends = kept(T, block_frames)
-        memories = tails(past, segment, ends, k)
+        ends = boundaries(T, state_interval)
+        memories = last_inputs(past, segment, ends, k)
         return y, TensorDict({"conv": memories.to(memory["conv"].dtype)}, batch_size=[B, len(ends)])
 
     def _neighbours(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel.mamba2 import kept, pick
+from worldmodel.boundaries import boundaries, gather_boundaries
 from worldmodel.mixers.base import Mixer
 
 
@@ -30,7 +30,7 @@ class GRU(Mixer):
         zeros = next(self.gru.parameters()).new_zeros(batch, self.tokens, self.gru.hidden_size)
         return TensorDict({"hidden": zeros}, batch_size=[batch])
 
-    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, block_frames: int) -> tuple[Tensor, TensorDict]:
+    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, state_interval: int) -> tuple[Tensor, TensorDict]:
         """See `Mixer`."""
         B, T, N, _ = x.shape
         hidden = memory["hidden"]
@@ -44,5 +44,5 @@ class GRU(Mixer):
             ys.append(y.to(hidden.dtype))
             hidden = y[-1].to(hidden.dtype).unflatten(0, (B, N))
         y = torch.cat(ys).unflatten(1, (B, N)).transpose(0, 1)
-        ends = kept(T, block_frames)
-        return y, TensorDict({"hidden": pick(y, ends)}, batch_size=[B, len(ends)])
+        ends = boundaries(T, state_interval)
+        return y, TensorDict({"hidden": gather_boundaries(y, ends)}, batch_size=[B, len(ends)])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel.mamba2 import kept
+from worldmodel.boundaries import boundaries
 from worldmodel.mixers.base import Mixer
 
 
@@ -33,7 +33,7 @@ class Attention(Mixer):
         there = torch.zeros(batch, k, dtype=torch.bool, device=zeros.device)
         return TensorDict({"kv": zeros, "there": there}, batch_size=[batch])
 
-    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, block_frames: int) -> tuple[Tensor, TensorDict]:
+    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, state_interval: int) -> tuple[Tensor, TensorDict]:
         """See `Mixer`."""
         B, T, N, D = x.shape
         k = self.frames
@@ -44,7 +44,7 @@ class Attention(Mixer):
         segments = torch.cat([memory["there"].long() - 1, segment], 1)  # (B, k - 1 + T)
 
         y = self._attend(q, past, segment, segments)
-        ends = kept(T, block_frames)
+        ends = boundaries(T, state_interval)
         # the k - 1 frames up to each end: (B, K, k - 1, ...)
         memories = {
             "kv": torch.stack([past[:, end + 1 : end + k] for end in ends], 1).to(memory["kv"].dtype),

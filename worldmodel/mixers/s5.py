@@ -21,26 +21,26 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel.mamba2 import kept, pick
+from worldmodel.boundaries import boundaries, gather_boundaries
 from worldmodel.mixers.base import Mixer
 
 
 class S5(Mixer):
     """Memory: `ssm` (B, N, S, 2), the states' real and imaginary parts; weights are shared by the tokens.
 
-    The state is `blocks` = expand * width / head_width HiPPO blocks of `state`, as Mamba-2 has heads of `state`:
+    The state is `blocks` = expand * width / headdim HiPPO blocks of `state`, as Mamba-2 has heads of `state`:
     S = blocks * state / 2.
     """
 
-    def __init__(self, width: int, tokens: int, expand: int = 2, head_width: int = 64, state: int = 128):
+    def __init__(self, width: int, tokens: int, expand: int = 2, headdim: int = 64, state: int = 128):
         super().__init__()
-        if expand * width % head_width:
+        if expand * width % headdim:
             raise ValueError(
-                f"head width {head_width} does not divide the inner width {expand * width} = {expand} x {width}"
+                f"head width {headdim} does not divide the inner width {expand * width} = {expand} x {width}"
             )
         if state % 2:
             raise ValueError(f"S5's states come in conjugate pairs: a state of {state} is odd")
-        blocks = expand * width // head_width
+        blocks = expand * width // headdim
         self.tokens, self.states = tokens, blocks * state // 2
         values, vectors = hippo_normal(state)
         self.log_decay = nn.Parameter((-values.real).log().float().repeat(blocks))  # negative: it never grows
@@ -59,7 +59,7 @@ class S5(Mixer):
         """Zero states."""
         return TensorDict({"ssm": self.B.new_zeros(batch, self.tokens, self.states, 2)}, batch_size=[batch])
 
-    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, block_frames: int) -> tuple[Tensor, TensorDict]:
+    def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, state_interval: int) -> tuple[Tensor, TensorDict]:
         """See `Mixer`."""
         before = torch.view_as_complex(memory["ssm"].contiguous())
         A, G = self.discretised()
@@ -70,8 +70,8 @@ class S5(Mixer):
         readout = torch.stack([self.C[..., 0], -self.C[..., 1]], -1).flatten(1) * 2  # (D, 2S)
         y = F.linear(states.flatten(3), readout) + x * self.D.to(x.dtype)
         y = y * torch.sigmoid(self.gate(F.gelu(y)))
-        ends = kept(x.shape[1], block_frames)
-        return y, TensorDict({"ssm": pick(states, ends)}, batch_size=[len(x), len(ends)])
+        ends = boundaries(x.shape[1], state_interval)
+        return y, TensorDict({"ssm": gather_boundaries(states, ends)}, batch_size=[len(x), len(ends)])
 
     def discretised(self) -> tuple[Tensor, Tensor]:
         """A (S,) and G (S, D) of one frame: the input is held for the length of a step (zero-order hold)."""

@@ -14,7 +14,7 @@ QUERY_FRAMES = 16
 """Frames whose tokens ask at once: scores and masks are linear in T."""
 
 
-class FullAttention(Attention):
+class GlobalAttention(Attention):
     """Over many more frames than `LocalAttention`."""
 
     def __init__(self, width: int, tokens: int, frames: int, heads: int):
