@@ -7,7 +7,7 @@ Time. A row of experience is an action and all that came of it::
     row t:    action_t  ->  observation_t, reward_t, is_first_t, terminated_t
     latent:                 z_t ~ q(z | observation_t)      from the current frame alone
     memory:   h_t = f(z_<t, action_<=t)                     from everything before frame t
-    feature:  (h_t, z_t)  ->  policy, value, reward_t, continue_t, decoded frame      (LSSVWM's: foreseen rewards too)
+    feature:  (h_t, z_t)  ->  policy, value, reward_t, continue_t, decoded frame
     dream:    z_t ~ p(z | h_t) in place of the posterior; the rest is the same
 
 The first row of an episode has ``is_first``, a zero action and zero reward. The policy that sees feature t
@@ -64,7 +64,7 @@ class WorldModel(nn.Module, ABC):
         """The State before any frame, for `batch` sequences; its h and z are zero."""
 
     @abstractmethod
-    def observe(self, rows: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
+    def observe(self, batch: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
         """T real frames (T = 1 acts). Without `sample`, the most likely latents."""
 
     @abstractmethod
@@ -72,8 +72,9 @@ class WorldModel(nn.Module, ABC):
         """One imagined frame after `action` (B, A): memory reads what stands in `state`, z comes from the prior."""
 
     def open_loop(self, state: State) -> State:
-        """The State whose own frame the next dreamed one does not read, so that a dream's errors do not feed on
-        themselves: what comes is told from memory and actions alone. As it is in models that are not taught so.
+        """The State whose own frame the next `dream` does not read: it predicts from memory and actions alone.
+
+        Errors of imagined frames then do not accumulate. Models that are not trained so return `state`.
         """
         return state
 
@@ -82,12 +83,12 @@ class WorldModel(nn.Module, ABC):
         """(..., N, F): the feature of the frame that a State stands at."""
 
     @abstractmethod
-    def loss(self, rows: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
-        """Losses by name, the output they were computed on, and figures worth logging."""
+    def loss(self, batch: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
+        """Losses by name, what observing the batch gives, and metrics to log."""
 
     @abstractmethod
-    def kl(self, rows: SequenceBatch, state: State) -> Tensor:
-        """(B, T): nats by which each frame's latents differ from what memory expected: KL(posterior || prior)."""
+    def kl(self, batch: SequenceBatch, state: State) -> Tensor:
+        """(B, T): KL(posterior || prior) of each frame in nats, the most likely latents observed."""
 
     @abstractmethod
     def loss_scales(self) -> dict[str, float]:
@@ -112,15 +113,15 @@ class WorldModel(nn.Module, ABC):
 def reset_nonfinite(state: State, first: Tensor) -> State:
     """The State with zeros for what is not finite in it, in the sequences in which memory begins; first (B,).
 
-    There the past counts for nothing, by a factor of 0 that what is not a number would outlive.
+    A reset multiplies the past by 0, and NaN times 0 is NaN.
     """
-    if not first.is_cuda and not first.any():  # a GPU is not asked, which would make it wait
+    if not first.is_cuda and not first.any():  # no look at values on a GPU: it would make the host wait
         return state
     return state.apply(lambda x: x.masked_fill(first.view(-1, *[1] * (x.ndim - 1)) & ~x.isfinite(), 0))
 
 
-def total(losses: Losses, weights: dict[str, float]) -> Tensor:
-    """The weighted sum. The names must agree: a loss without a weight is an error, not a silent zero."""
-    if losses.keys() != weights.keys():
-        raise KeyError(f"losses {sorted(losses)} and weights {sorted(weights)} differ")
-    return torch.stack([losses[name] * weights[name] for name in losses]).sum()
+def total(losses: Losses, scales: dict[str, float]) -> Tensor:
+    """The sum of losses times their scales. KeyError where the names differ."""
+    if losses.keys() != scales.keys():
+        raise KeyError(f"losses {sorted(losses)} and loss scales {sorted(scales)} differ")
+    return torch.stack([losses[name] * scales[name] for name in losses]).sum()

@@ -1,4 +1,7 @@
-"""Imagined rollouts: the policy acts in the world model, starting from States with the whole past in memory."""
+"""The two ways through a world model: `observe_episode` reads real frames, `imagine` goes on without them.
+
+Letters: B sequences, T frames, M rollouts, H horizon, N tokens, F width of a token's feature, A actions, K boundaries.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,31 +9,78 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldmodel import State, WorldModel
+from worldmodel.base import ObserveOutput, SequenceBatch, State, WorldModel
+
+Actor = Callable[[Tensor], Tensor]
+"""A policy in imagination: features (M, N, F) -> actions (M, A)."""
 
 
 @dataclass(frozen=True)
-class Dream:
-    """M rollouts of H imagined frames; nothing in it carries gradients."""
+class Imagination:
+    """M rollouts of H imagined frames, without gradients."""
 
-    feature: Tensor  # (H + 1, M, N, F): the start's, then each imagined frame's
-    action: Tensor  # (H, M, A): action t was chosen at feature t and leads to feature t + 1
+    action: Tensor  # (H, M, A): action t is chosen at feature t and leads to feature t + 1
     reward: Tensor  # (H, M): of the frame after each action
-    continue_prob: Tensor  # (H + 1, M): probability of going on after each frame; the start's is known
+    continue_prob: Tensor  # (H, M): probability that the episode goes on after that frame
+    state: State  # (M,): the State after the last frame
+    feature: Tensor  # (H + 1, M, N, F): the start's, then each imagined frame's; empty with `decode`
+    observation: Tensor  # (H, M, ...): decoded frames, images clamped to 0..1; empty without `decode`
+
+
+def observe_episode(
+    model: WorldModel, batch: SequenceBatch, state: State, window: int, sample: bool = True
+) -> ObserveOutput:
+    """Observes sequences of any length, `window` frames at a time, with the State carried from window to window.
+
+    Returns what `WorldModel.observe` returns of the whole, except that States also stand at each window's end.
+    """
+    features, starts, indices = [], [], []
+    for begin in range(0, batch.shape[1], window):
+        output = model.observe(batch[:, begin : begin + window], state, sample)
+        state = output.last_state
+        features.append(output.feature)
+        starts.append(output.start_states)
+        indices.append(output.start_index + begin)
+    return ObserveOutput(torch.cat(features, 1), torch.cat(starts, 1), torch.cat(indices), state)
 
 
 @torch.no_grad()
-def dream(model: WorldModel, policy: Callable[[Tensor], Tensor], start: State, alive: Tensor, horizon: int) -> Dream:
-    """Rolls out `horizon` frames from the States `start` (M,); `alive` (M,) is false where an episode had ended.
+def imagine(
+    model: WorldModel,
+    state: State,
+    policy: Actor | Tensor,
+    horizon: int,
+    sample: bool = True,
+    decode: bool = False,
+    open_loop: bool = False,
+) -> Imagination:
+    """Rolls out `horizon` frames from the States `state` (M,), which stay as they are.
 
-    `policy` maps features (M, N, F) to one-hot actions (M, A).
+    Args:
+        policy: chooses each action from the feature before it; or the actions themselves, (horizon, M, A).
+        sample: draw latents from the prior; else the most likely ones.
+        decode: return decoded frames in place of features, which take much more memory.
+        open_loop: each frame is predicted without reading the imagined frame before (`WorldModel.open_loop`).
     """
-    state, features, actions = start, [model.feature(start)], []
-    for _ in range(horizon):
-        actions.append(policy(features[-1]))
-        state = model.dream(state, actions[-1])
-        features.append(model.feature(state))
-    feature = torch.stack(features)
-    ahead = feature[1:]
-    continue_prob = torch.cat([alive.float().unsqueeze(0), model.continue_prob(ahead).float()])
-    return Dream(feature, torch.stack(actions), model.reward(ahead), continue_prob)
+    feature = model.feature(state)
+    actions, rewards, continues, features, observations = [], [], [], [feature], []
+    for step in range(horizon):
+        action = policy[step] if isinstance(policy, Tensor) else policy(feature)
+        state = model.dream(model.open_loop(state) if open_loop and step else state, action, sample)
+        feature = model.feature(state)
+        actions.append(action)
+        if decode:
+            frame = model.decode(feature)
+            observations.append(frame.clamp(0, 1) if frame.ndim == 4 else frame)
+            rewards.append(model.reward(feature))
+            continues.append(model.continue_prob(feature))
+        else:
+            features.append(feature)
+    empty = feature.new_empty(0)
+    if decode:
+        reward, continue_prob, feature = torch.stack(rewards), torch.stack(continues), empty
+    else:
+        feature = torch.stack(features)
+        reward, continue_prob = model.reward(feature[1:]), model.continue_prob(feature[1:])
+    observation = torch.stack(observations) if decode else empty
+    return Imagination(torch.stack(actions), reward, continue_prob.float(), state, feature, observation)
