@@ -324,7 +324,7 @@ class LSSVWM(WorldModel):
         """See `WorldModel`."""
         names = ["reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state"]
         names += ["next_latent"] * (self.next_prior is not None) + ["next_reward"] * (self.next_reward is not None)
-        return {name: getattr(self.config, f"{name}_weight") for name in names}
+        return {name: getattr(self.config, f"{name}_scale") for name in names}
 
     def decode(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
