@@ -25,7 +25,7 @@ def check_numbers(
         zero = field.name in may_be_zero or field.name.endswith("_scale")
         for number in _numbers(getattr(config, field.name)):
             name = f"{section}.{field.name}" if section else field.name
-            if not math.isfinite(number):
+            if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"{name} must be finite, got {number}")
             if number < 0 or (number == 0 and not zero):
                 raise ValueError(f"{name} must be {'zero or more' if zero else 'more than zero'}, got {number}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from agent.runs.fields import ConfigError
+from worldmodel.checks import check_numbers
 
 
 @dataclass
@@ -41,10 +42,18 @@ class PPOConfig:
     lstm_hidden_size: int = 256
     """Width of recurrent-ppo's LSTM, which carries its memory."""
 
+    def __post_init__(self) -> None:
+        shares = ("gamma", "lam")
+        check_numbers("agent", self, may_be_zero=("lam",), at_most_one=shares)
+
     @property
     def recurrent(self) -> bool:
         """Whether it is sb3-contrib's RecurrentPPO."""
         return self.name == "recurrent-ppo"
+
+    def unread(self) -> set[str]:
+        """Fields that this agent does not read."""
+        return set() if self.recurrent else {"lstm_hidden_size"}
 
 
 BASELINES: dict[str, Callable[[], PPOConfig]] = {
@@ -53,19 +62,22 @@ BASELINES: dict[str, Callable[[], PPOConfig]] = {
 }
 """Default configurations by name."""
 
-UNREAD = ("worldmodel.", "replay.") + tuple(
-    f"train.{name}" for name in ("prefill", "replay_ratio", "learning_rate", "lr_end_fraction", "grad_clip", "log_every", "video_every")
-) + ("train.precision",)  # fmt: skip
-"""Fields, or how they begin, that a run without a world model makes no use of."""
+UNREAD = (
+    "worldmodel.",
+    "replay.",
+    *("train.prefill", "train.replay_ratio", "train.learning_rate", "train.lr_end_fraction", "train.grad_clip"),
+    *("train.log_every", "train.video_every", "train.precision"),
+)
+"""Fields, or sections, that a run without a world model does not read."""
 
 
-def unread(field: str) -> bool:
-    """Whether a baseline makes no use of the field of this dotted name."""
+def is_unread(field: str) -> bool:
+    """Whether a baseline does not read the field of this dotted name."""
     return field.startswith(UNREAD)
 
 
 def check_installed(what: str) -> None:
-    """A ConfigError where the packages that `what` needs are missing."""
+    """Raises ConfigError where packages that `what` needs are missing."""
     missing = [package for package in ("stable_baselines3", "sb3_contrib") if not importlib.util.find_spec(package)]
     if missing:
         raise ConfigError(f"{what} needs {' and '.join(missing)}: pip install -e '.[baselines]'")

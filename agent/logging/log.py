@@ -1,18 +1,98 @@
-"""What a run measures: metrics.jsonl, and under the same names TensorBoard and W&B where asked."""
+"""The log of a run: metrics.jsonl and, under the same names, TensorBoard and Weights & Biases."""
 
+import json
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from agent.logging.sinks import JsonLines, Row, Sink, read_metrics
 from agent.runs.config import Config
+from replay.atomic import write_text_atomically
 
-__all__ = ["Row", "RunLog", "check", "read_metrics"]
+Row = dict[str, Any]
+"""`step`, and metrics by name: a number, or None where it is not finite."""
+
+
+class Sink(ABC):
+    """A destination of a run's log. Steps are environment steps, or updates where no agent acts."""
+
+    @abstractmethod
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs metrics by name, which may be infinite or NaN."""
+
+    @abstractmethod
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Logs an image file, which the run replaces later."""
+
+    @abstractmethod
+    def video(self, step: int, name: str, path: Path) -> None:
+        """Logs an mp4 file, which the run replaces later."""
+
+    @abstractmethod
+    def truncate_after(self, step: int) -> None:
+        """Drops what was logged after this step (-1: all), which the run logs again. Called once, before any other."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flushes and closes."""
+
+
+class JsonLines(Sink):
+    """metrics.jsonl, a JSON object a line. Images and videos are in the run's folder already."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / "metrics.jsonl"
+        self._open()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `Sink`; what is not finite is written as null, which every reader of JSON accepts."""
+        row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Nothing to do."""
+
+    def video(self, step: int, name: str, path: Path) -> None:
+        """Nothing to do."""
+
+    def truncate_after(self, step: int) -> None:
+        """See `Sink`."""
+        rows = [row for row in read_metrics(self._path) if row["step"] <= step]
+        self._file.close()
+        write_text_atomically(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._open()
+
+    def close(self) -> None:
+        """See `Sink`."""
+        self._file.close()
+
+    def _open(self) -> None:
+        """Opens for appending, each line flushed; a line that a kill cut short is ended first."""
+        torn = self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n")
+        self._file = self._path.open("a", buffering=1, encoding="utf-8")
+        if torn:
+            self._file.write("\n")
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a metrics.jsonl, in order; [] where there is none. Lines that a kill cut short are left out."""
+    if not path.exists():
+        return []
+    rows: list[Row] = []
+    for line in path.read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+    return rows
 
 
 def check(config: Config) -> None:
-    """A ConfigError where TensorBoard or W&B is wanted and its package is missing."""
+    """Raises ConfigError where TensorBoard or W&B is on and its package is missing."""
     if config.tensorboard:
         from agent.logging import tensorboard
 
@@ -24,10 +104,10 @@ def check(config: Config) -> None:
 
 
 class RunLog:
-    """The log of one run, appended to where the run is taken up again."""
+    """The log of one run; a resumed run appends to it."""
 
     def __init__(self, folder: Path, config: Config):
-        """Raises ConfigError where TensorBoard or W&B is wanted and cannot be used."""
+        """Raises ConfigError where TensorBoard or W&B is on and cannot be used."""
         self._sinks: list[Sink] = [JsonLines(folder)]
         if config.tensorboard:
             from agent.logging.tensorboard import TensorBoard
@@ -38,29 +118,29 @@ class RunLog:
 
             self._sinks.append(WeightsAndBiases(folder, config))
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Report figures, numbers or tensors of one element, at an environment step."""
-        numbers = {name: float(value) for name, value in figures.items()}
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs metrics, numbers or tensors of one element, at an environment step."""
+        numbers = {name: float(value) for name, value in metrics.items()}
         for sink in self._sinks:
             sink.log(step, numbers)
 
-    def picture(self, step: int, name: str, path: Path) -> None:
-        """Report an image file (PNG)."""
+    def image(self, step: int, name: str, path: Path) -> None:
+        """Logs an image file (PNG)."""
         for sink in self._sinks:
-            sink.picture(step, name, path)
+            sink.image(step, name, path)
 
     def video(self, step: int, name: str, path: Path) -> None:
-        """Report a video file (mp4)."""
+        """Logs a video file (mp4)."""
         for sink in self._sinks:
             sink.video(step, name, path)
 
     def truncate_after(self, step: int) -> None:
-        """Drop what was reported after a step: a run taken up from its checkpoint reports that again."""
+        """Drops what was logged after a step: a run that resumes from its checkpoint logs that again."""
         for sink in self._sinks:
             sink.truncate_after(step)
 
     def close(self) -> None:
-        """Flush and end everything that is written to."""
+        """Flushes and closes all sinks."""
         for sink in self._sinks:
             sink.close()
 

@@ -1,4 +1,4 @@
-"""Means of what updates measure, until the log asks for them."""
+"""Means of the metrics of several updates."""
 
 import math
 from collections.abc import Mapping
@@ -7,23 +7,23 @@ from torch import Tensor
 
 
 class Means:
-    """By name, over the values that were finite: an update that was skipped has none, or some that are no numbers."""
+    """Means by name, of finite values: an update that is skipped lacks some metrics, or has NaN."""
 
     def __init__(self) -> None:
         self.updates = 0
         self._sums: dict[str, tuple[float, int]] = {}
 
-    def add(self, figures: Mapping[str, Tensor]) -> None:
-        """The figures of one more update."""
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Adds the metrics of one update."""
         self.updates += 1
-        for name, value in figures.items():
+        for name, value in metrics.items():
             number = float(value)
             if math.isfinite(number):
                 total, count = self._sums.get(name, (0.0, 0))
                 self._sums[name] = (total + number, count + 1)
 
     def take(self) -> dict[str, float]:
-        """The means since it was last asked."""
+        """The means since the last call."""
         means = {name: total / count for name, (total, count) in self._sums.items()}
         self.updates, self._sums = 0, {}
         return means

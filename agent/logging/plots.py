@@ -13,11 +13,11 @@ from matplotlib.transforms import blended_transform_factory
 from agent.logging.log import Row, read_metrics
 from agent.runs.config import load_config
 from agent.runs.fields import ConfigError
-from envs.atari_scores import SCORES
+from envs.atari.scores import SCORES
 from replay.atomic import replace_atomically
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, which colour-blind readers tell apart."""
+"""Okabe and Ito's colours, distinct to colour-blind readers too."""
 
 REFERENCES: dict[str, dict[str, float]] = {
     "MemoryMaze": {"random": 0.2, "human": 26.4, "oracle": 34.8},
@@ -29,27 +29,27 @@ REFERENCES: dict[str, dict[str, float]] = {
     "gym:Pendulum-v1": {"random": -1197.0},
 }
 """Mean returns by environment: the maze's published (Pasukonis et al. 2022, "Evaluating Long-Term Memory in 3D Mazes"),
-the others' those of 100 episodes of random actions, measured here."""
+the others' of 100 episodes of random actions, measured here."""
 
 BANDS = 3
-"""More bands over one another hide the curves."""
+"""Runs in a panel up to which each has a band."""
 
 RUNNING, SHARE = 10, 50
-"""Episodes in the running mean: so many at least, and of a long run one in `SHARE` of all."""
+"""Episodes in the running mean: `RUNNING` at least, one `SHARE`-th of all in a long run."""
 
 
 def colour(index: int) -> str:
-    """Of the run of this index."""
+    """The colour of the run of this index."""
     return PALETTE[index % len(PALETTE)]
 
 
 def line(index: int) -> str:
-    """Colours come again after seven runs: then dashed."""
+    """The line style of the run of this index: dashed where colours repeat."""
     return "-" if index < len(PALETTE) else "--"
 
 
 def references(env: str) -> Mapping[str, float]:
-    """Mean returns to hold those of `env`, with or without options, against: random, human, oracle where known."""
+    """Mean returns of `env`, with or without options, by random, human, oracle, where known."""
     base = env.partition(":")[0]
     game = base.removeprefix("Atari/")
     if game != base and game in SCORES:
@@ -58,11 +58,10 @@ def references(env: str) -> Mapping[str, float]:
 
 
 def plot_returns(runs: Sequence[Path], out: Path) -> None:
-    """Draw the returns of these run folders into one image, replaced in one step; its suffix is its format.
+    """Plots the returns of these run folders into one image file, replaced atomically; its suffix is its format.
 
-    Runs of one environment share a panel; each environment has its own. Training episodes are points
-    with a running mean; evaluations a line with markers and, of up to `BANDS` runs, a band of one standard deviation. A
-    run that has not ended an episode yet has a name in the legend and no curve.
+    A panel for each environment. Training episodes are points with a running mean; evaluations a line with markers and,
+    of up to `BANDS` runs, a band of one standard deviation. A run without episodes has an entry in the legend alone.
     """
     panels = by_environment(runs)
     columns = math.ceil(math.sqrt(len(panels)))
@@ -74,7 +73,6 @@ def plot_returns(runs: Sequence[Path], out: Path) -> None:
         axes = figure.add_subplot(rows, columns, place)
         draw_returns(axes, env, dict(enumerate(members.values())))
         widest = max(map(len, run_names(list(members.values()))))
-        # above the curves and what is off scale, where it hides neither
         side_by_side = 1 if len(panels) > 1 or widest > 40 else 2
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.04), ncols=side_by_side, fontsize=8, frameon=False)
         if len(panels) > 1:
@@ -84,7 +82,7 @@ def plot_returns(runs: Sequence[Path], out: Path) -> None:
 
 
 def by_environment(runs: Sequence[Path]) -> dict[str, dict[int, Path]]:
-    """A panel's runs by its environment, each by its place in `runs`; in the order in which they come."""
+    """Runs by environment, each by its index in `runs`, in their order."""
     panels: dict[str, dict[int, Path]] = {}
     for index, run in enumerate(runs):
         panels.setdefault(_environment(run), {})[index] = run
@@ -92,7 +90,7 @@ def by_environment(runs: Sequence[Path]) -> dict[str, dict[int, Path]]:
 
 
 def draw_returns(axes: Axes, env: str, runs: Mapping[int, Path]) -> None:
-    """A panel of `plot_returns` without its legend, on any axes: runs of `env` by the index of their colour."""
+    """Plots a panel of `plot_returns` without its legend: runs of `env` by the index of their colour."""
     names = run_names(list(runs.values()))
     for name, (index, run) in zip(names, runs.items(), strict=True):
         _draw_run(axes, name, read_metrics(run / "metrics.jsonl"), index, band=len(runs) <= BANDS)
@@ -137,14 +135,14 @@ def _draw_run(axes: Axes, name: str, rows: list[Row], index: int, band: bool) ->
 
 
 def series(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values (n,) of one figure, where it was reported and finite."""
+    """Steps and values (n,) of one metric, where it was logged and finite."""
     pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
     steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
     return steps, values
 
 
 def _limit(axes: Axes) -> None:
-    """Let the axis fit the returns, not the references: 0.3 must not lie flat under a human's 26."""
+    """Fits the axis to the returns: references far above would flatten them."""
     axes.autoscale_view()
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.0), max(high, 1.0))
@@ -152,18 +150,17 @@ def _limit(axes: Axes) -> None:
 
 
 def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
-    """A line for each reference, for which the axis is made deeper; those far above it are named at its top edge."""
+    """A line for each reference, the axis extended to those below and near; those far above are named at the top."""
     bottom, top = axes.get_ylim()
     lowest = min(references.values(), default=bottom)
     if lowest < bottom:
         axes.set_ylim(bottom=lowest - 0.04 * (top - lowest))
     above = {name: value for name, value in references.items() if value > top}
     if above and max(above.values()) < 2.5 * top:
-        # Near enough to show all of them without flattening the returns.
         top = max(above.values()) * 1.08
         axes.set_ylim(top=top)
         above = {}
-    # On the axis in value, along it in shares of its width.
+    # x in fractions of the axis' width, y in data
     place: Any = blended_transform_factory(axes.transAxes, axes.transData)
     for name, value in references.items():
         if name not in above:
@@ -178,7 +175,7 @@ def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
 
 
 def _environment(run: Path) -> str:
-    """The environment of a run, empty where its config.yaml cannot be read: curves are drawn all the same."""
+    """The environment of a run; "" where its config.yaml cannot be read, for curves need none."""
     try:
         return load_config(run / "config.yaml").env
     except ConfigError:
@@ -186,6 +183,6 @@ def _environment(run: Path) -> str:
 
 
 def run_names(runs: Sequence[Path]) -> list[str]:
-    """Folder names, or the paths as given where two folders have the same name."""
+    """Folder names; the paths as given where two folders have the same name."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]

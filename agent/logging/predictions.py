@@ -1,8 +1,10 @@
-"""Open-loop prediction: with all of the past in memory, what does the model expect of the next frames?
+"""Open-loop prediction: with the past in memory, which frames does the model expect next?
 
-Scores are PSNR in dB (peak 1) by horizon, of the mean of sampled dreams and of one dream at its mode. Beside them three
-easy answers: the last context frame repeated, the mean image, and the model's own reconstruction of the true frame (the
-tokenizer's ceiling).
+Scores are PSNR in dB (peak 1) by horizon, of the mean of sampled rollouts and of the most likely one. Beside them three
+baselines: the last context frame repeated, the mean image, and the model's own reconstruction of the true frame (an
+upper bound, by the decoder).
+
+Letters: W starts, H horizon, (h, w, C) an image.
 """
 
 from dataclasses import dataclass
@@ -12,93 +14,83 @@ from torch import Tensor
 
 from agent.training.learner import Learner
 from replay import Episode
-from worldmodel import State
+from worldmodel.rollout import imagine, observe_episode
 
 MOVING_DB = 18.0
-"""A window counts as moving where repeating its last context frame scores less than this at the last horizon."""
+"""A start counts as moving where its context frame, repeated, scores less than this at the last horizon."""
 
 
 @dataclass(frozen=True)
-class Windows:
-    """W windows of one episode; images are float in 0..1."""
+class Predictions:
+    """Predictions from W frames of one episode; images are float in 0..1."""
 
-    index: Tensor  # (W,): the row of the last true frame that the model saw
-    context: Tensor  # (W, H, W, C): that frame
-    truth: Tensor  # (W, horizon, H, W, C)
-    predicted: Tensor  # (W, horizon, H, W, C): one dream, its latents at their mode
-    expected: Tensor  # (W, horizon, H, W, C): the mean of sampled dreams, what squared error asks for
-    reconstructed: Tensor  # (W, horizon, H, W, C)
+    index: Tensor  # (W,): the last frame that the model observed
+    context: Tensor  # (W, h, w, C): that frame
+    truth: Tensor  # (W, H, h, w, C)
+    predicted: Tensor  # (W, H, h, w, C): the most likely latents, decoded
+    expected: Tensor  # (W, H, h, w, C): the mean of sampled rollouts, which minimises the squared error
+    reconstructed: Tensor  # (W, H, h, w, C): decoded from the observed frames
 
 
 @torch.no_grad()
 def predict(
     learner: Learner, episode: Episode, horizon: int, window: int = 64, dreams: int = 8, most: int | None = None
-) -> Windows:
-    """Predicts `horizon` frames from every block boundary of an episode, under the actions that were taken.
+) -> Predictions:
+    """Predicts `horizon` frames from each State that is kept of an episode, under the episode's actions.
 
-    `most`: from so many at most, spread evenly over the episode.
+    Each State has the whole episode before it in memory, observed with the most likely latents.
 
-    Every start has the whole episode before it in memory, its latents at their mode. Predictions are the dream at its
-    mode, and the mean of `dreams` sampled ones.
+    Args:
+        window: frames observed at once.
+        dreams: sampled rollouts from each State, of which `expected` is the mean.
+        most: States at most, spread evenly over the episode.
+
+    Raises ValueError for an episode that is too short.
     """
     model = learner.model
-    rows = learner.episodes([episode])
-    length = rows.shape[1]
-    state = model.initial(1)
-    starts, index, features = [], [], []
+    batch = learner.episodes([episode])
+    length = batch.shape[1]
     with learner.autocast():
-        for begin in range(0, length, window):
-            output = model.observe(rows[:, begin : begin + window], state, sample=False)
-            state = output.last_state
-            starts.append(output.start_states[0])
-            index.append(output.start_index + begin)
-            features.append(output.feature[0])
-        at = torch.cat(index)
-        fits = at + horizon < length
-        if not fits.any():
+        output = observe_episode(model, batch, model.initial(1), window, sample=False)
+        chosen = (output.start_index + horizon < length).nonzero().flatten()
+        if not len(chosen):
             raise ValueError(f"an episode of {length} rows is too short for a horizon of {horizon}")
-        chosen = fits.nonzero().flatten()
         if most is not None and most < len(chosen):
             chosen = chosen[torch.linspace(0, len(chosen) - 1, most, device=chosen.device).long()]
-        at, state = at[chosen], torch.cat(starts)[chosen]
-        frames = at[:, None] + torch.arange(1, horizon + 1, device=at.device)  # (W, horizon)
-        action = rows.action[0, frames]  # (W, horizon, A)
-        predicted = _roll(learner, state, action, sample=False)
+        index, state = output.start_index[chosen], output.start_states[0, chosen]
+        frames = index[:, None] + torch.arange(1, horizon + 1, device=index.device)  # (W, H)
+        actions = batch.action[0, frames].transpose(0, 1)  # (H, W, A)
+
+        def rollout(sample: bool) -> Tensor:
+            return imagine(model, state, actions, horizon, sample, decode=True).observation.transpose(0, 1)
+
+        predicted = rollout(sample=False)
         expected = torch.zeros_like(predicted)
         for _ in range(dreams):
-            expected += _roll(learner, state, action, sample=True) / dreams
-        reconstructed = torch.stack([model.decode(torch.cat(features)[frames[:, i]]) for i in range(horizon)], 1)
-    truth = rows.observation[0].float() / 255
-    return Windows(at, truth[at], truth[frames], predicted, expected, reconstructed.clamp(0, 1))
-
-
-def _roll(learner: Learner, state: State, action: Tensor, sample: bool) -> Tensor:
-    """Decoded frames (W, horizon, H, W, C) of one dream from each State under actions (W, horizon, A)."""
-    frames = []
-    for step in range(action.shape[1]):
-        state = learner.model.dream(state, action[:, step], sample)
-        frames.append(learner.model.decode(learner.model.feature(state)).clamp(0, 1))
-    return torch.stack(frames, 1)
+            expected += rollout(sample=True) / dreams
+        reconstructed = torch.stack([model.decode(output.feature[0, frames[:, i]]) for i in range(horizon)], 1)
+    truth = batch.observation[0].float() / 255
+    return Predictions(index, truth[index], truth[frames], predicted, expected, reconstructed.clamp(0, 1))
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(..., H, W, C) in 0..1 -> (...) in dB, at most 60."""
+    """(..., h, w, C) in 0..1 -> (...) in dB, at most 60."""
     return -10 * (a - b).square().mean((-1, -2, -3)).clamp_min(1e-6).log10()
 
 
-def score(windows: list[Windows], mean_image: Tensor) -> dict[str, dict[str, list[float]]]:
-    """Mean PSNR by horizon over the moving windows and over all, of the model and of the easy answers."""
+def score(predictions: list[Predictions], mean_image: Tensor) -> dict[str, dict[str, list[float]]]:
+    """Mean PSNR by horizon of the model and of the baselines, over moving starts and over all; starts as `windows`."""
     scores = [
         {
-            "model": psnr(w.expected, w.truth),
-            "mode": psnr(w.predicted, w.truth),
-            "repeat": psnr(w.context.unsqueeze(1), w.truth),
-            "mean_image": psnr(mean_image.to(w.truth), w.truth),
-            "reconstruction": psnr(w.reconstructed, w.truth),
+            "model": psnr(p.expected, p.truth),
+            "mode": psnr(p.predicted, p.truth),
+            "repeat": psnr(p.context.unsqueeze(1), p.truth),
+            "mean_image": psnr(mean_image.to(p.truth), p.truth),
+            "reconstruction": psnr(p.reconstructed, p.truth),
         }
-        for w in windows
+        for p in predictions
     ]
-    table = {name: torch.cat([s[name] for s in scores]) for name in scores[0]}  # each (windows, horizon)
+    table = {name: torch.cat([s[name] for s in scores]) for name in scores[0]}  # each (starts, H)
     moving = table["repeat"][:, -1] < MOVING_DB
 
     def means(chosen: Tensor) -> dict[str, list[float]]:

@@ -9,16 +9,16 @@ import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 
-from agent.logging.sinks import Sink
+from agent.logging.log import Sink
 from agent.runs.fields import ConfigError
 
 FOLDER = "tensorboard"
 WIDTH = 320
-"""Pixels: a video becomes a GIF, which is large, so that it is shown no wider than about this."""
+"""Pixels: the width of a video's GIF, at most about."""
 
 
 class TensorBoard(Sink):
-    """An event file for each time that the run is taken up; a reader drops what an earlier one reports too far."""
+    """An event file for each time that the run starts or resumes."""
 
     def __init__(self, folder: Path):
         """Raises ConfigError where the package is missing."""
@@ -26,23 +26,23 @@ class TensorBoard(Sink):
         self._folder = folder / FOLDER
         self._opened: Any = None
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """See `Sink`."""
         writer = self._writer()
-        for name, value in figures.items():
+        for name, value in metrics.items():
             writer.add_scalar(name, value, step)
         writer.flush()
 
-    def picture(self, step: int, name: str, path: Path) -> None:
+    def image(self, step: int, name: str, path: Path) -> None:
         """See `Sink`."""
-        self._image(step, name, path.read_bytes())
+        self._log_image(step, name, path.read_bytes())
 
     def video(self, step: int, name: str, path: Path) -> None:
         """See `Sink`; as an animated GIF, which its page plays."""
-        self._image(step, name, animated_gif(imageio.imread(path, plugin="pyav")))
+        self._log_image(step, name, animated_gif(imageio.imread(path, plugin="pyav")))
 
     def truncate_after(self, step: int) -> None:
-        """See `Sink`: a mark, at which readers drop all that comes after the step."""
+        """See `Sink`; a mark at which readers drop all that comes after the step."""
         self._opened = self._writer_class(str(self._folder), purge_step=step + 1)
 
     def close(self) -> None:
@@ -55,8 +55,8 @@ class TensorBoard(Sink):
             self._opened = self._writer_class(str(self._folder))
         return self._opened
 
-    def _image(self, step: int, name: str, encoded: bytes) -> None:
-        """Not by `add_image`, which takes pixels and would not take several frames."""
+    def _log_image(self, step: int, name: str, encoded: bytes) -> None:
+        """An encoded image, which may be animated; `add_image` takes pixels of one frame."""
         with Image.open(io.BytesIO(encoded)) as opened:
             image = self._summary.Image(
                 height=opened.height, width=opened.width, colorspace=3, encoded_image_string=encoded
@@ -68,7 +68,7 @@ class TensorBoard(Sink):
 
 
 def package() -> tuple[Any, Any]:
-    """The classes Summary and SummaryWriter; a ConfigError where the package is missing."""
+    """The classes Summary and SummaryWriter. Raises ConfigError where the package is missing."""
     try:
         from tensorboard.compat.proto.summary_pb2 import Summary
         from torch.utils.tensorboard import SummaryWriter
@@ -78,11 +78,11 @@ def package() -> tuple[Any, Any]:
 
 
 def animated_gif(frames: np.ndarray, fps: int = 8) -> bytes:
-    """(T, H, W, 3) uint8 -> a GIF that repeats, made smaller by a whole factor to about `WIDTH`."""
+    """(T, H, W, 3) uint8 -> a GIF that repeats, scaled down by a whole factor to about `WIDTH`."""
     every = max(1, round(frames.shape[2] / WIDTH))
-    pictures = [Image.fromarray(frame[::every, ::every]) for frame in frames]
+    images = [Image.fromarray(frame[::every, ::every]) for frame in frames]
     out = io.BytesIO()
-    pictures[0].save(
-        out, format="GIF", save_all=True, append_images=pictures[1:], duration=1000 // fps, loop=0, optimize=False
+    images[0].save(
+        out, format="GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0, optimize=False
     )
     return out.getvalue()

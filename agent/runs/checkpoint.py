@@ -1,9 +1,9 @@
-"""Checkpoints: folders that are whole or not there, checked when read, and holding no code.
+"""Checkpoints: folders that are complete or absent, verified when read, and holding no code.
 
-`checkpoints/step-000012000/` holds `tensors.safetensors` and `meta.json` (the step, the tensors' SHA-256, and
-the caller's own figures). A new one is written under a hidden name, flushed to the disk and moved into place;
-only then do older ones go. Hidden names: `.tmp-*` is unfinished or being removed, `.old-step-*` is set aside
-while another takes its place.
+`checkpoints/step-000012000/` holds `tensors.safetensors` and `meta.json` (the step, the tensors' SHA-256, and the
+caller's own JSON). A new one is written under a hidden name, flushed to the disk and moved into place; then older
+ones are removed. Hidden names: `.tmp-*` is unfinished or being removed, `.old-step-*` is set aside while another takes
+its place.
 """
 
 import errno
@@ -29,19 +29,18 @@ TENSORS = "tensors.safetensors"
 META = "meta.json"
 
 Checkpoint = tuple[int, dict[str, Tensor], dict[str, Any]]
-"""The step, the tensors by name (on the CPU), and the figures beside them."""
+"""The step, the tensors by name (on the CPU), and the caller's JSON."""
 
 
 class DiskFull(CheckpointError):
-    """No room for a checkpoint. The ones already there are whole."""
+    """No room for a checkpoint. Earlier ones are whole."""
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], keep: int) -> Path:
-    """Write the checkpoint of a step; returns its folder. The last `keep` (1 or more) stay, with this one.
+    """Writes the checkpoint of a step and returns its folder. The last `keep` (1 or more), this one included, stay.
 
-    Whenever the process is killed, the last whole checkpoint stays. Checkpoints of later steps, which a run
-    that could not read them has gone back behind, are removed with the old ones. DiskFull where there is no
-    room.
+    Whenever the process is killed, the last whole checkpoint stays. Checkpoints of later steps are removed too: a run
+    that resumes from an earlier one could not read them. Raises DiskFull.
     """
     if keep < 1:
         raise ValueError(f"keep must be 1 or more, got {keep}")
@@ -72,7 +71,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[s
 
 
 def load(path: Path) -> Checkpoint:
-    """Read one checkpoint. A CheckpointError where anything in it is missing, cut short or altered."""
+    """Reads one checkpoint. Raises CheckpointError where anything in it is missing, truncated or altered."""
     try:
         record = json.loads((path / META).read_bytes())
         step, digest, meta = record["step"], record["sha256"], record["meta"]
@@ -95,9 +94,9 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_latest(folder: Path, until: float = math.inf) -> Checkpoint | None:
-    """The newest checkpoint that is whole, of step `until` or before; None where there is none. Changes nothing.
+    """The newest whole checkpoint of step `until` or earlier; None where there is none. Changes nothing.
 
-    Each damaged one that is passed over on the way is a one-line warning.
+    Each damaged one that is passed over is a warning of one line.
     """
     for step in _steps(folder):
         if step > until:
@@ -111,7 +110,7 @@ def load_latest(folder: Path, until: float = math.inf) -> Checkpoint | None:
 
 
 def match(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse, by a CheckpointError naming the first, tensors of other names or shapes than those expected."""
+    """Raises CheckpointError, naming the first, for tensors of other names or shapes than those expected."""
     for name, tensor in expected.items():
         if name not in tensors:
             raise CheckpointError(f"checkpoint lacks tensor {name} {tuple(tensor.shape)}")
@@ -140,7 +139,7 @@ def _steps(folder: Path) -> list[int]:
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors of which no two share memory, as the format asks."""
+    """Contiguous CPU tensors of which no two share memory, as the format requires."""
     separate: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -160,7 +159,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _move_into_place(temporary: Path, path: Path) -> None:
-    """A folder cannot be moved over another: one in the way is set aside, and returns if the move fails."""
+    """Moves a folder to `path`; one that is there is set aside first, and comes back if the move fails."""
     if not path.exists():
         os.replace(temporary, path)
         return
@@ -174,7 +173,7 @@ def _move_into_place(temporary: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint so that no half of one is ever seen under its name."""
+    """Removes a checkpoint; no half of one is ever seen under its name."""
     doomed = path.with_name(f".tmp-removed-{path.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
@@ -182,7 +181,7 @@ def _remove(path: Path) -> None:
 
 
 def _clean(folder: Path) -> None:
-    """Finish what a killed process left: unfinished folders go, one set aside and not replaced comes back."""
+    """Cleans up after a killed process: unfinished folders go, one set aside and not replaced comes back."""
     for path in folder.glob(".tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".old-step-*"):

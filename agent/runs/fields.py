@@ -1,6 +1,5 @@
 """The fields of nested configuration dataclasses by dotted name: their types, values and spelling."""
 
-import copy
 import dataclasses
 import difflib
 import re
@@ -21,14 +20,15 @@ class ConfigError(ValueError):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What cannot be made of a configuration on this machine becomes a ConfigError.
+    """Turns a ValueError or a RuntimeError into a ConfigError of one line.
 
-    Models and environments say what is wrong by a ValueError, and what is missing (OpenGL) by a RuntimeError.
+    Configurations, models and environments raise ValueError for what is wrong, RuntimeError for what this machine
+    lacks (OpenGL).
     """
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(" ".join(str(error).split())) from None
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,48 @@ def fields(config: Any, prefix: str = "") -> dict[str, Field]:
 
 
 def replace(config: Nested, values: Mapping[str, Any]) -> Nested:
-    """A copy of `config` with the fields of these dotted names replaced. Unknown names are a ConfigError."""
+    """A copy of `config` with the fields of these dotted names replaced, all at once.
+
+    Every dataclass on the way is made anew, so that its `__post_init__` checks the new values together. Raises
+    ConfigError for an unknown name, and where a check fails.
+    """
     known = fields(config)
-    result = copy.deepcopy(config)
-    for name, value in values.items():
+    for name in values:
         if name not in known:
             raise ConfigError(f"unknown field {name}{did_you_mean(name, known)}")
+    with refusals():
+        return _replace(config, _nested(values))
+
+
+def _replace(config: Any, tree: Mapping[str, Any]) -> Any:
+    changes = {
+        name: _replace(getattr(config, name), value) if dataclasses.is_dataclass(getattr(config, name)) else value
+        for name, value in tree.items()
+    }
+    return dataclasses.replace(config, **changes)
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}"""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
         *sections, leaf = name.split(".")
-        owner: Any = result
+        owner = tree
         for section in sections:
-            owner = getattr(owner, section)
-        setattr(owner, leaf, value)
-    return result
+            owner = owner.setdefault(section, {})
+        owner[leaf] = value
+    return tree
+
+
+def option(name: str) -> str:
+    """The spelling of a field on the command line: `run_dir` -> `--run-dir`, `worldmodel.name` -> `--worldmodel`."""
+    return "--" + name.removesuffix(".name").replace("_", "-")
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`: did you mean X?` with the known name nearest to `name`; empty where none is near.
 
-    A last part that stands in one known name alone is nearest of all: `--ratio` means `--train.replay_ratio`.
+    A last part that is that of one known name alone is nearest: `--replay-ratio` means `--train.replay-ratio`.
     """
     names = list(known)
     by_case = {known_name.lower(): known_name for known_name in names}
@@ -105,48 +129,42 @@ def format_blocks(blocks: Blocks) -> str:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as nested mappings of texts and numbers, as YAML and JSON hold them."""
-    result: dict[str, Any] = {}
-    for name, field in fields(config).items():
-        *sections, leaf = name.split(".")
-        owner = result
-        for section in sections:
-            owner = owner.setdefault(section, {})
-        owner[leaf] = format_blocks(field.value) if field.kind == Blocks else field.value
-    return result
+    leaves = fields(config).items()
+    return _nested({name: format_blocks(leaf.value) if leaf.kind == Blocks else leaf.value for name, leaf in leaves})
 
 
 def from_dict(config: Nested, tree: Any) -> Nested:
-    """`config` with what the nested mappings say; fields that they leave out keep their value.
+    """`config` with the values of nested mappings; fields that they leave out keep their value.
 
-    Unknown names and values of a wrong type are ConfigErrors.
+    Raises ConfigError for unknown names, for values of a wrong type, and as `replace`.
     """
     known = fields(config)
     sections = {name.rsplit(".", 1)[0] for name in known if "." in name}
     values: dict[str, Any] = {}
 
-    def walk(tree: Any, prefix: str) -> None:
+    def collect(tree: Any, prefix: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"{prefix.rstrip('.') or 'the configuration'} wants named fields, got {_short(tree)}")
         for key, value in tree.items():
             name = f"{prefix}{key}"
             if name in sections:
-                walk(value, name + ".")
+                collect(value, name + ".")
             elif name in known:
-                values[name] = _checked(name, known[name].kind, value)
+                values[name] = _typed(name, known[name].kind, value)
             else:
                 raise ConfigError(f"unknown field {name}{did_you_mean(name, known)}")
 
-    walk(tree, "")
+    collect(tree, "")
     return replace(config, values)
 
 
-def _checked(name: str, kind: Any, value: Any) -> Any:
-    """`value` as the field's type; a number may stand as text, since YAML reads 3e-4 as one."""
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """`value` as the field's type; a number may be a text, since YAML reads 3e-4 as one."""
     refusal = ConfigError(f"{name} wants {wanted(kind)}, got {_short(value)}")
     try:
-        if kind == Blocks and isinstance(value, str):
-            return parse_blocks(value)
-        if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        if isinstance(value, str) and (kind == Blocks or kind is float):
+            return parse(kind, value)
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
     except (ValueError, OverflowError):
         raise refusal from None
@@ -157,6 +175,18 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     if not fits:
         raise refusal
     return value
+
+
+def parse(kind: Any, text: str) -> Any:
+    """The value of this type that a text spells. Raises ValueError where it spells none."""
+    if kind == Blocks:
+        return parse_blocks(text)
+    if kind in (int, float, str):
+        return kind(text)
+    choices = {str(choice): choice for choice in (get_args(kind) if get_origin(kind) is Literal else (True, False))}
+    if text not in choices:
+        raise ValueError(text)
+    return choices[text]
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Nested states, optimisers and random generators as flat tensors by name, the rest as JSON, and back."""
+"""Nested States, optimisers and random generators as flat tensors by name and JSON, and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ Tree = dict[str, Any]
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is damaged or belongs to something else; its message is one line."""
+    """A checkpoint that is damaged or of another model; its message is one line."""
 
 
 def flatten(prefix: str, tree: Mapping[str, Any] | TensorDictBase) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[di
 def restore_optimizer(
     prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
 ) -> None:
-    """Put back what `optimizer_tensors` gave. A CheckpointError where it belongs to other parameters."""
+    """Restores what `optimizer_tensors` gave. Raises CheckpointError where it is of other parameters."""
     current = optimizer.state_dict()["param_groups"]
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise CheckpointError(f"{prefix}: parameter groups are damaged")
@@ -78,7 +78,7 @@ def restore_optimizer(
             if not isinstance(tensor, Tensor) or (tensor.dim() and tensor.shape != shape):
                 raise CheckpointError(f"{prefix}/{name}/{key}: is not of the parameter's shape {tuple(shape)}")
         state[int(name)] = values
-    # JSON has no tuples; the optimiser's own groups tell which lists were.
+    # JSON has no tuples: the optimiser's own groups say which lists were tuples
     merged = [
         {key: tuple(value) if isinstance(like.get(key), tuple) else value for key, value in group.items()}
         for group, like in zip(groups, current, strict=True)
@@ -96,7 +96,7 @@ def rng_state(prefix: str) -> dict[str, Tensor]:
 
 
 def restore_rng(prefix: str, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `rng_state` gave, on as many CUDA devices as both have; CheckpointError where damaged."""
+    """Restores what `rng_state` gave, on as many CUDA devices as both have. Raises CheckpointError where damaged."""
     try:
         torch.set_rng_state(tensors[f"{prefix}/torch"])
         for index in range(torch.cuda.device_count()):

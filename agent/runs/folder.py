@@ -2,32 +2,34 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from agent.runs import machine
-from agent.runs.config import Config, load_config, save_config, validate
-from agent.runs.fields import ConfigError, Field, fields, format_blocks
+from agent.runs.config import Config, load_config, save_config
+from agent.runs.fields import ConfigError, Field, fields, format_blocks, option
 from agent.runs.lock import run_lock
+from agent.training import distributed
 
 FOLDERS = ("episodes", "checkpoints", "plots", "videos")
 
 RESUME_MUTABLE = {"run_dir", "steps", "wandb", "tensorboard", "worldmodel.remat_frames"} | {
-    f"train.{name}" for name in ("log_every", "eval_every", "save_every", "video_every", "keep", "threads", "device")
+    f"train.{name}"
+    for name in ("log_every", "eval_every", "save_every", "video_every", "max_checkpoints", "threads", "device")
 }
-"""What a resumed run may change: how long, how often and where.
+"""Fields that a resumed run may change: how long, how often and where.
 
-Of these `steps` alone tells on what is learnt: the learning rate falls, and windows grow, by shares of all steps.
+Of these only `steps` affects training: learning rate and curriculum follow the fraction of all steps done.
 """
 
 
 def run_folder(env: str, name: str, seed: int | str, run_dir: str = "") -> Path:
-    """`run_dir`, or where it is empty runs/<env>-<worldmodel>-s<seed>, in letters any file system takes."""
+    """`run_dir`, or where it is empty runs/<env>-<name>-s<seed>, in letters that any file system takes."""
     return Path(run_dir) if run_dir else Path("runs") / file_name(f"{env}-{name}-s{seed}")
 
 
 def named_after(model: str, agent: str) -> str:
-    """What stands in a folder's name: the world model, or the agent where it has none."""
+    """The name in a run's folder: the world model's, or that of an agent without one."""
     return model if agent == "dreamer" else agent
 
 
@@ -43,17 +45,17 @@ def file_name(text: str) -> str:
 
 
 def stored_config(folder: Path) -> Config | None:
-    """The configuration that a run folder was made with; None where no run is."""
+    """The configuration of the run in a folder; None where there is no run."""
     path = folder / "config.yaml"
     return load_config(path) if path.exists() else None
 
 
 def open_run(config: Config) -> Path:
-    """The run's folder, made or, where the same run is already there, taken up again.
+    """The run's folder, new or, where it holds the same run, as it is.
 
-    Contents: config.yaml, metrics.jsonl (by RunLog), episodes/, checkpoints/, plots/, videos/. A ConfigError
-    where the folder holds another run, or something that is not a run, where another process trains in it, and where
-    the machine lacks what is newly asked of it.
+    Contents: config.yaml, metrics.jsonl (by RunLog), episodes/, checkpoints/, plots/, videos/. Raises ConfigError
+    where the folder holds another run or anything else, where another process trains in it, and where this machine
+    lacks a device or package that the stored run did not ask for.
     """
     with training(config) as folder:
         return folder
@@ -61,23 +63,32 @@ def open_run(config: Config) -> Path:
 
 @contextmanager
 def training(config: Config) -> Iterator[Path]:
-    """The folder of `open_run`, in which no other process trains as long as this lasts."""
-    validate(config)
+    """The folder of `open_run`, locked: no other process trains in it meanwhile."""
     folder = folder_of(config)
     stored = stored_config(folder)
     if stored is not None:
         _refuse_another(folder, stored, config)
     elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no run (no config.yaml): use another --run-dir")
-    if stored is None or machine.asked(stored) != machine.asked(config):
+    if stored is None or machine.requirements(stored) != machine.requirements(config):
         machine.check(config)
     with _one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with run_lock(folder):
         with _one_line(folder):
             save_config(config, folder / "config.yaml")
-            make_folders(folder)
+            _make_folders(folder)
         yield folder
+
+
+@contextmanager
+def process_folder(config: Config) -> Iterator[Path]:
+    """The folder of this process, one of torchrun's: the first opens the run as `training`, the others wait for it."""
+    with training(config) if distributed.rank() == 0 else nullcontext():
+        distributed.barrier()
+        own = distributed.own_folder(folder_of(config))
+        _make_folders(own)
+        yield own
 
 
 @contextmanager
@@ -88,8 +99,7 @@ def _one_line(folder: Path) -> Iterator[None]:
         raise ConfigError(f"run folder {folder} cannot be made: {error.strerror}") from None
 
 
-def make_folders(folder: Path) -> None:
-    """What a run writes into."""
+def _make_folders(folder: Path) -> None:
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -97,19 +107,13 @@ def make_folders(folder: Path) -> None:
 def _refuse_another(folder: Path, stored: Config, config: Config) -> None:
     then, now = fields(stored), fields(config)
     for name in ["agent.name", *now]:
-        # Fields that only one of the two has come with another world model or agent, whose name is refused first.
+        # Fields that one of the two lacks belong to another world model or agent, whose name is refused first.
         if name in RESUME_MUTABLE or name not in then or then[name].value == now[name].value:
             continue
         raise ConfigError(
             f"run folder {folder} was made with {option(name)} {_spelt(then[name])}, "
             f"this command says {option(name)} {_spelt(now[name])}: use another --run-dir"
         )
-
-
-def option(name: str) -> str:
-    """How a field is spelt on the command line: `run_dir` -> `--run-dir`."""
-    short = {"worldmodel.name": "worldmodel", "agent.name": "agent"}
-    return "--" + short.get(name, name).replace("_", "-")
 
 
 def _spelt(field: Field) -> str:

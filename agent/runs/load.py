@@ -1,4 +1,4 @@
-"""A trained run, loaded to be looked at: its configuration and its networks, nothing that would change it."""
+"""Loads the configuration and the networks of a trained run, read only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from agent.runs.checkpoint import CheckpointError
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import stored_config
-from agent.training.collector import Policy
 from agent.training.learner import Learner, spaces
+from envs.policies import Policy
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's policy, whatever taught it."""
+    """The policy of a run, of any agent."""
 
     config: Config
     step: int
-    """Of the checkpoint that it is from."""
+    """Of its checkpoint."""
     parameters: dict[str, int]
-    """Trained ones, by part."""
+    """Trained parameters by part."""
     policy: Callable[[int, bool], Policy]
-    """(environments side by side, greedy) -> the policy in them, before any frame."""
+    """(environments, greedy) -> a policy for so many environments, before any frame."""
 
 
 def load_policy(folder: Path) -> Trained:
-    """The newest policy of a run, a baseline's too. Raises as `load_run` otherwise."""
+    """The newest policy of a run of any agent. Raises as `load_run`, but for a baseline's run."""
     config = _config(folder)
     if isinstance(config.agent, PPOConfig):
         return _load_baseline(folder, config, config.agent)
@@ -57,9 +57,10 @@ def _load_baseline(folder: Path, config: Config, agent: PPOConfig) -> Trained:
 
 
 def load_run(folder: Path) -> tuple[Config, Learner, int]:
-    """The configuration, the learner with its newest whole checkpoint's weights, and that checkpoint's step.
+    """The configuration, the learner with the weights of the newest whole checkpoint, and that checkpoint's step.
 
-    Raises ConfigError where no run is or a baseline's, CheckpointError where it has no checkpoint or another model's.
+    Raises ConfigError where there is no run or a baseline's, CheckpointError where it has no checkpoint or one of
+    another model.
     """
     config = _config(folder)
     if isinstance(config.agent, PPOConfig):
@@ -81,11 +82,11 @@ def count(module: nn.Module) -> int:
 
 
 def _config(folder: Path) -> Config:
-    """As stored; but of a device that is not here, what there is."""
+    """As stored, but with the device `auto` where this machine lacks the run's."""
     config = stored_config(folder)
     if config is None:
         raise ConfigError(f"{folder} holds no run (no config.yaml)")
-    if not machine.has(config.train.device):
+    if not machine.has_device(config.train.device):
         config.train.device = "auto"
     return config
 

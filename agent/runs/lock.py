@@ -17,9 +17,9 @@ _held: dict[Key, int] = {}
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in an existing folder; the lock goes with the process, however that ends.
+    """Keeps other processes from training in an existing folder; the lock ends with the process, however that ends.
 
-    Within itself, in one process, it does nothing, and nothing where there are no locks. Raises ConfigError where
+    It may be nested within one process, and does nothing on file systems without locks. Raises ConfigError where
     another process trains there.
     """
     own = _take(folder)
@@ -61,7 +61,7 @@ def _release(key: Key) -> None:
 
 
 def _forget() -> None:
-    """In a forked child, which may outlive a process that is killed: what it inherited would keep the lock."""
+    """Releases locks in a forked child, which may outlive its parent and would keep them."""
     for key in list(_held):
         _release(key)
 

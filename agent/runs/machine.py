@@ -1,4 +1,4 @@
-"""What a configuration asks of the machine: devices and packages, looked for before anything is stored; threads."""
+"""What a configuration needs of the machine: devices and packages, checked before anything is stored; threads."""
 
 import ctypes
 import os
@@ -15,20 +15,20 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def configure_threads(threads: int) -> None:
-    """So many threads for this process; 0 leaves as many as torch has. What it frees stays with it, to be used again.
+    """Sets the threads of this process, 0 leaving torch's number, and keeps freed memory for reuse.
 
-    An update takes and frees a gigabyte in tensors of many megabytes. glibc gives such memory back to the system,
-    which has to make each page of it anew: docs/performance.md.
+    An update allocates and frees a gigabyte in tensors of many megabytes. By default glibc returns such memory to the
+    system, which then makes each page anew: docs/performance.md.
     """
     torch.set_num_threads(threads or torch.get_num_threads())
-    with suppress(OSError, AttributeError):  # another C library: as it comes
+    with suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(M_MMAP_MAX, 0)
 
 
 def check(config: Config) -> None:
-    """Refuses, with a ConfigError of one line, a device or a package that is not here."""
+    """Raises ConfigError for a device or a package that is missing."""
     device = config.train.device
     check_device(device)
     if ":" in device and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -37,22 +37,22 @@ def check(config: Config) -> None:
 
 
 def check_device(device: str) -> None:
-    """Refuses one that is not here."""
-    if not has(device):
+    """Raises ConfigError for a device that is missing."""
+    if not has_device(device):
         raise ConfigError(
             f"--train.device {device}: no such CUDA device on this machine, which has {_cards()}: "
             f"--train.device auto takes what there is"
         )
 
 
-def has(device: str) -> bool:
+def has_device(device: str) -> bool:
     """Whether this machine has the device that `train.device` names."""
     kind, _, number = device.partition(":")
     return kind != "cuda" or int(number or 0) < _cards()
 
 
-def asked(config: Config) -> tuple[str, str, bool]:
-    """All that `check` looks at."""
+def requirements(config: Config) -> tuple[str, str, bool]:
+    """Everything that `check` looks at."""
     return config.train.device, config.wandb, config.tensorboard
 
 
