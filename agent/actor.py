@@ -1,69 +1,68 @@
 """Acting in real environments: the world model's memory goes along, one frame at a time."""
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from agent.training.learner import Learner
-from worldmodel import SequenceBatch
+from agent.actor_critic import ActorCritic
+from worldmodel import SequenceBatch, WorldModel
 
 
-class Actor:
-    """The policy in n environments side by side; keeps each one's State between calls."""
+class WorldModelPolicy:
+    """An `envs.policies.Policy`: a world model observes each frame, its State is kept, and an actor reads features.
 
-    def __init__(self, learner: Learner, environments: int, greedy: bool = False):
-        self.learner, self.greedy = learner, greedy
-        self.actions = learner.model.actions
-        self.state = learner.model.initial(environments)
-        self._action = torch.zeros(environments, self.actions)
+    Args:
+        n: environments side by side.
+        greedy: the mode of the policy in place of a draw.
+        hold: the chance at each step that an environment's last action is repeated (sticky exploration).
+        autocast: the precision that both networks run in.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        agent: ActorCritic,
+        n: int,
+        greedy: bool = False,
+        hold: float = 0.0,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ):
+        self.model, self.agent, self.greedy, self.hold, self.autocast = model, agent, greedy, hold, autocast
+        self.state = model.initial(n)
+        self._action = torch.zeros(n, model.actions, device=next(model.parameters()).device)
 
     @torch.no_grad()
-    def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """Takes in the frames (n, ...) that followed the last actions; gives the next actions (n,), or (n, A)."""
-        device = self.learner.device
+    def __call__(self, observation: np.ndarray, is_first: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
+        """See `Policy`; `info` is not read."""
+        device = self._action.device
         first = torch.from_numpy(is_first).to(device)
-        n = len(first)
-        rows = SequenceBatch(
-            observation=_frames(observation).to(device).unsqueeze(1),
-            action=(self._action.to(device) * (~first).unsqueeze(-1)).unsqueeze(1),
-            reward=torch.zeros(n, 1, device=device),
+        before = self._action * ~first.unsqueeze(-1)
+        batch = SequenceBatch(
+            observation=_as_stored(observation).to(device).unsqueeze(1),
+            action=before.unsqueeze(1),
+            reward=torch.zeros(len(first), 1, device=device),
             is_first=first.unsqueeze(1),
-            terminated=torch.zeros(n, 1, dtype=torch.bool, device=device),
-            batch_size=[n, 1],
+            terminated=torch.zeros(len(first), 1, dtype=torch.bool, device=device),
+            batch_size=[len(first), 1],
         )
-        with self.learner.autocast():
-            output = self.learner.model.observe(rows, self.state)
-            self._action = self.choose(output.feature[:, 0])
-        self.state = output.last_state
-        return self.learner.agent.policy.for_environment(self._action)
+        with self.autocast():
+            output = self.model.observe(batch, self.state)
+            action = self.choose(output.feature[:, 0])
+        if self.hold:
+            held = (torch.rand(len(first), device=device) < self.hold) & ~first
+            action = torch.where(held.unsqueeze(-1), before, action)
+        self.state, self._action = output.last_state, action
+        return self.agent.policy.for_environment(action)
 
     def choose(self, feature: Tensor) -> Tensor:
         """(n, N, F) -> actions (n, A) as world models take them."""
-        return self.learner.agent.act(feature, self.greedy)
+        return self.agent.act(feature, self.greedy)
 
 
-class RandomPolicy:
-    """Uniform actions, each held for a random while so that the walk gets somewhere."""
-
-    def __init__(self, actions: int, seed: int, hold: float = 0.5, continuous: bool = False):
-        self.actions, self.hold, self.continuous = actions, hold, continuous
-        self._random = np.random.default_rng(seed)
-        self._action: np.ndarray | None = None
-
-    def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """As `Actor`."""
-        n = len(is_first)
-        if self.continuous:
-            fresh: np.ndarray = self._random.uniform(-1, 1, (n, self.actions)).astype(np.float32)
-        else:
-            fresh = self._random.integers(self.actions, size=n)
-        if self._action is not None:
-            keep = (self._random.random(n) < self.hold) & ~is_first
-            fresh = np.where(keep[:, None] if self.continuous else keep, self._action, fresh)
-        self._action = fresh
-        return fresh
-
-
-def _frames(observation: np.ndarray) -> Tensor:
+def _as_stored(observation: np.ndarray) -> Tensor:
     """Images stay uint8, vectors become float32, as replay stores them."""
     return torch.from_numpy(observation if observation.dtype == np.uint8 else observation.astype(np.float32))

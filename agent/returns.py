@@ -1,4 +1,4 @@
-"""Returns of dreamed and of replayed experience, and the range they are scaled by (DreamerV3, Hafner et al. 2023).
+"""Returns of imagined and of replayed experience, and their normalizer (DreamerV3, Hafner et al. 2023).
 
 Time runs along the first axis. Step t's feature is followed by reward_{t+1} and continue_{t+1}.
 """
@@ -13,29 +13,29 @@ def lambda_returns(reward: Tensor, carry: Tensor, value: Tensor, lam: float) -> 
     R_t = reward_{t+1} + carry_{t+1} ((1 - lam) value_{t+1} + lam R_{t+1}), from R_T = value_T; a carry is the
     discount times the probability that the episode goes on.
     """
-    out, ahead = [], value[-1]
+    out, following = [], value[-1]
     for t in reversed(range(len(reward))):
-        ahead = reward[t] + carry[t] * ((1 - lam) * value[t + 1] + lam * ahead)
-        out.append(ahead)
+        following = reward[t] + carry[t] * ((1 - lam) * value[t + 1] + lam * following)
+        out.append(following)
     return torch.stack(out[::-1])
 
 
 def replay_returns(
     reward: Tensor, terminated: Tensor, is_first: Tensor, value: Tensor, discount: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """TD(lambda) returns (T, ...) of replayed rows and which of them have a next row to be judged by (T, ...).
+    """TD(lambda) returns (T, ...) of replayed rows, and 1 for those whose next row is of their episode, else 0.
 
     Where the next row begins another episode, and at the window's end, the return is the value itself.
     """
-    judged = torch.zeros_like(reward)
-    judged[:-1] = (~is_first[1:]).to(reward.dtype)
-    out, ahead = [value[-1]], value[-1]
+    has_next = torch.zeros_like(reward)
+    has_next[:-1] = (~is_first[1:]).to(reward.dtype)
+    out, following = [value[-1]], value[-1]
     for t in reversed(range(len(reward) - 1)):
         carry = discount * (~terminated[t + 1]).to(reward.dtype)
-        ahead = reward[t + 1] + carry * ((1 - lam) * value[t + 1] + lam * ahead)
-        ahead = torch.where(is_first[t + 1], value[t], ahead)
-        out.append(ahead)
-    return torch.stack(out[::-1]), judged
+        following = reward[t + 1] + carry * ((1 - lam) * value[t + 1] + lam * following)
+        following = torch.where(is_first[t + 1], value[t], following)
+        out.append(following)
+    return torch.stack(out[::-1]), has_next
 
 
 class ReturnNormalizer(nn.Module):

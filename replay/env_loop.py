@@ -5,7 +5,7 @@ Prefill, training, evaluation, collecting and recording all run it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class EnvLoop:
         self,
         environments: VectorEnv,
         actions: int = 0,
-        seed: int | Sequence[int] | None = None,
+        seed: int | None = None,
         record: bool = False,
         labels: bool = False,
         reset_memory_at: int | None = None,
@@ -104,7 +104,7 @@ class EnvLoop:
 
     def cut(self) -> list[Ended]:
         """Ends the episodes under way that have steps, as if truncated here; for the end of a recording."""
-        return [self._end(i) for i in np.flatnonzero(~self._ended & (self._lengths > 0))]
+        return [self._end(i) for i in range(len(self._lengths)) if self._lengths[i] and not self._ended[i]]
 
     def episodes(self, policy: Policy, count: int) -> Iterator[Ended]:
         """`count` whole episodes as they end.
@@ -126,7 +126,7 @@ class EnvLoop:
 
     def _end(self, i: int) -> Ended:
         stats = EpisodeStats(float(self._returns[i]), int(self._lengths[i]))
-        return Ended(int(i), stats, self._builders[i].finish() if self._builders else None)
+        return Ended(i, stats, self._builders[i].finish() if self._builders else None)
 
     def _labels(self, i: int) -> dict[str, Any]:
         """What the info of environment i holds, without Gymnasium's masks `_name`."""

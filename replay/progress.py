@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TextIO, TypeVar
 
@@ -42,6 +43,7 @@ class Progress:
         self._written = -float("inf") if self._live else clock()  # what takes seconds prints its end alone
         self._past: deque[tuple[float, int, dict[str, float]]] = deque()  # (seconds, done, counts)
         self._line = ""
+        self._skipped, self._paused = 0.0, False
 
     def update(self, done: int, *shown: str, last: float | None = None, **counts: float) -> None:
         """Show that `done` of the total are, if it is time.
@@ -51,19 +53,9 @@ class Progress:
         not evenly into what is done: the time left is then told by its speed.
         """
         now = self._clock()
-        counts = counts or {self._unit: done}
-        self._past.append((now, done, counts))
-        while now - self._past[0][0] > WINDOW and done - self._past[1][1] >= LEAST:
-            self._past.popleft()
         parts = [f"{self._unit} {done}/{self._total}", *shown]
-        then, before, first = self._past[0]
-        if (seconds := now - then) > 0:
-            parts += [f"{name}/s {_rate((count - first[name]) / seconds)}" for name, count in counts.items()]
-            name = next(iter(counts))
-            if last is not None and counts[name] > first[name]:
-                parts.append(f"left {duration(max(0.0, last - counts[name]) * seconds / (counts[name] - first[name]))}")
-            elif done > before:
-                parts.append(f"left {duration(max(0, self._total - done) * seconds / (done - before))}")
+        if not self._paused:
+            parts += self._speeds(now - self._skipped, done, last, counts or {self._unit: done})
         self._line = "  ".join([self._name, *parts] if self._name else parts)
         if self._live:
             filled = BAR * min(done, self._total) // max(1, self._total)
@@ -71,6 +63,32 @@ class Progress:
         if now - self._written >= self._every:
             self._written = now
             self._show()
+
+    def _speeds(self, now: float, done: int, last: float | None, counts: dict[str, float]) -> list[str]:
+        self._past.append((now, done, counts))
+        while now - self._past[0][0] > WINDOW and done - self._past[1][1] >= LEAST:
+            self._past.popleft()
+        then, before, first = self._past[0]
+        if (seconds := now - then) <= 0:
+            return []
+        parts = [f"{name}/s {_rate((count - first[name]) / seconds)}" for name, count in counts.items()]
+        name = next(iter(counts))
+        if last is not None and counts[name] > first[name]:
+            parts.append(f"left {duration(max(0.0, last - counts[name]) * seconds / (counts[name] - first[name]))}")
+        elif done > before:
+            parts.append(f"left {duration(max(0, self._total - done) * seconds / (done - before))}")
+        return parts
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that no speed is measured over, such as an evaluation's; `update` shows no speeds meanwhile."""
+        began = self._clock()
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+            self._skipped += self._clock() - began
 
     def note(self, text: str) -> None:
         """Print a line of its own, above the live one."""

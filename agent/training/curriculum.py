@@ -1,43 +1,59 @@
-"""Windows of replay that grow as training goes on: short ones teach frames quickly, long ones teach memory."""
+"""Windows of replay that grow as training goes on (row "progressive lengthening" of arXiv 2505.20171)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tensordict import TensorDict
+from torch import Tensor
 
+from agent.runs.checkpoint import match
 from agent.runs.config import ReplayConfig
+from agent.runs.flatten import flatten, unflatten
 from replay import Replay, SequenceSampler
+from worldmodel import State
 
 
-class Windows:
-    """The walkers' next windows. Each stage before the last lasts an even share of training's first half.
+class LengthCurriculum:
+    """A `SequenceSampler` whose windows double, at as many rows a batch, up to `replay.batch_length`.
 
-    A stage begins with walkers of its own, at random places, since it reads more or fewer rows at once.
+    Each stage before the last takes an even share of the first half of training. It begins with a sampler of its own,
+    at random places, since a batch has fewer sequences.
     """
 
-    def __init__(self, replay: Replay, config: ReplayConfig, seed: int):
-        self.replay, self.config, self.seed = replay, config, seed
+    def __init__(self, replay: Replay, config: ReplayConfig, seed: int, initial: Callable[[int], State]):
+        self.replay, self.config, self.seed, self.initial = replay, config, seed, initial
         self.stages = config.stages()
         self._begin(0)
 
-    def next(self, progress: float) -> dict[str, np.ndarray]:
-        """SequenceBatch (B, T, ...) as `SequenceSampler.next` gives them, for a run that is `progress` (0 to 1) done."""
+    def next(self, progress: float) -> tuple[dict[str, np.ndarray], State]:
+        """A batch and the State before it, for a run that is `progress` (0 to 1) done."""
         before = len(self.stages) - 1
         stage = min(int(progress * 2 * before), before)
-        if stage > self.stage:  # a run that is made longer after all keeps its windows
+        if stage > self.stage:  # never back, where a run is made longer
             self._begin(stage)
-        return self.walkers.next(self.stages[stage][1])
+        return self.sampler.next(self.stages[stage][1])
+
+    def carry(self, state: State) -> None:
+        """See `SequenceSampler`."""
+        self.sampler.carry(state)
 
     def _begin(self, stage: int) -> None:
         self.stage = stage
-        self.walkers = SequenceSampler(
-            self.replay, self.stages[stage][0], self.seed + stage, self.config.random_start_prob
+        batch = self.stages[stage][0]
+        self.sampler = SequenceSampler(
+            self.replay, batch, self.seed + stage, self.initial, self.config.random_start_prob
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The stage, and where its walkers stand: plain JSON."""
-        return {"stage": self.stage, **self.walkers.state_dict()}
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The carried State as tensors `sampler/...`, and stage and places as JSON."""
+        return flatten("sampler", self.sampler.state), {"stage": self.stage, **self.sampler.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the windows that gave `state`."""
-        self._begin(state["stage"])
-        self.walkers.load_state_dict(state)
+    def restore(self, tensors: dict[str, Tensor], saved: dict[str, Any]) -> None:
+        """Goes on from what `snapshot` gave. Raises CheckpointError where the State is another model's."""
+        self._begin(saved["stage"])
+        expected = flatten("sampler", self.sampler.state)
+        match({name: tensor for name, tensor in tensors.items() if name.startswith("sampler/")}, expected)
+        leaves = {name: tensors[name].to(old.device) for name, old in expected.items()}
+        state = TensorDict(unflatten("sampler", leaves), batch_size=self.sampler.state.batch_size)
+        self.sampler.load_state_dict(saved, state.auto_batch_size_(1))

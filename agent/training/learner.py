@@ -1,4 +1,4 @@
-"""One update: a replayed window teaches the world model, and dreams from its block boundaries teach the agent."""
+"""One update: a replayed window trains the world model, and imagination from its States trains the agent."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -7,23 +7,28 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 import envs
 import worldmodel
+from agent.actor import WorldModelPolicy
 from agent.actor_critic import ActorCritic, ActorCriticConfig
 from agent.runs import machine
 from agent.runs.checkpoint import match
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError, refusals
-from agent.runs.flatten import flatten, optimizer_tensors, restore_optimizer, unflatten
+from agent.runs.flatten import flatten, optimizer_tensors, restore_optimizer
 from agent.runs.folder import run_folder, stored_config
 from agent.training import distributed
+from agent.training.optimizer import clip_each, make_optimizer
 from replay import Episode
-from worldmodel import SequenceBatch, pretrained
+from worldmodel import ObserveOutput, SequenceBatch, State, pretrained
 from worldmodel.lssvwm import LSSVWM
-from worldmodel.rollout import dream
+from worldmodel.rollout import imagine
+
+Metrics = dict[str, Tensor]
+Part = tuple[str, torch.nn.Module, torch.optim.Optimizer, float]
+"""What an update steps: name, network, optimiser, largest gradient norm."""
 
 
 class Diverged(RuntimeError):
@@ -31,29 +36,27 @@ class Diverged(RuntimeError):
 
 
 class Learner:
-    """World model, actor-critic, their optimisers, and the memory of each replay walker."""
+    """World model, actor-critic and their optimisers."""
 
     PATIENCE = 10
 
     def __init__(self, config: Config, shape: tuple[int, ...], actions: int, continuous: bool = False):
-        assert isinstance(config.agent, ActorCriticConfig), f"{config.agent.name} learns without a world model"
+        assert isinstance(config.agent, ActorCriticConfig), f"{config.agent.name} has no world model"
         self.config = config
         self.device = choose_device(config.train.device)
         self.model = worldmodel.make(config.worldmodel, shape, actions).to(self.device)
         sizes = (self.model.tokens, self.model.feature_width, actions)
         self.agent = ActorCritic(config.agent, *sizes, continuous).to(self.device)
-        self.model_optimizer = _optimizer(self.model, config.train.learning_rate)
-        self.agent_optimizer = _optimizer(self.agent, config.agent.learning_rate)
-        self.state = self.model.initial(config.replay.batch_size)
+        self.model_optimizer = make_optimizer(config.train.optimizer, self.model, config.train.learning_rate)
+        self.agent_optimizer = make_optimizer(config.train.optimizer, self.agent, config.agent.learning_rate)
         self.updates = 0
         self.nonfinite_updates = 0
-        self._bad = 0
+        self._nonfinite_in_a_row = 0
 
-    def begin(self) -> str | None:
-        """Gives a new run the weights of `worldmodel.pretrained`; says in a line what was taken, None where nothing.
+    def init_weights(self) -> str | None:
+        """Loads `worldmodel.pretrained` into a new run; returns a line about it, None where nothing is loaded.
 
-        Not for a run that is taken up or looked at: what it has learnt stands in its checkpoint. A ConfigError where
-        the file cannot be read or does not fit.
+        Raises ConfigError where the file cannot be read or does not fit.
         """
         if not (isinstance(self.model, LSSVWM) and self.model.config.pretrained):
             return None
@@ -64,7 +67,11 @@ class Learner:
         """The precision of everything but parameters, decays and states."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16")
 
-    def rows(self, arrays: dict[str, np.ndarray]) -> SequenceBatch:
+    def policy(self, n: int, greedy: bool = False, hold: float = 0.0) -> WorldModelPolicy:
+        """The agent acting in n environments, before any frame."""
+        return WorldModelPolicy(self.model, self.agent, n, greedy, hold, self.autocast)
+
+    def batch(self, arrays: dict[str, np.ndarray]) -> SequenceBatch:
         """Replay's arrays (B, T, ...) on the device."""
         tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
         return SequenceBatch(**tensors, batch_size=tensors["reward"].shape)
@@ -78,97 +85,116 @@ class Learner:
         arrays = {name: np.stack([getattr(episode, name) for episode in episodes]) for name in names}
         first = np.zeros((len(episodes), lengths.pop()), bool)
         first[:, 0] = True
-        return self.rows(arrays | {"is_first": first})
+        return self.batch(arrays | {"is_first": first})
 
-    def update(self, arrays: dict[str, np.ndarray], agent: bool = True) -> dict[str, Tensor]:
-        """Learns from the walkers' next windows, without `agent` the world model alone; figures by name.
+    def update(self, arrays: dict[str, np.ndarray], state: State, agent: bool = True) -> tuple[Metrics, State]:
+        """One update on a batch and the State before it: of the world model, and unless `agent` is False of the agent.
 
+        Returns metrics by name and the State after the batch, detached: the initial one where the update was skipped.
         Raises Diverged.
         """
-        rows = self.rows(arrays)
-        if len(rows) != len(self.state):  # windows of another length, by other walkers
-            self.state = self.model.initial(len(rows))
-        output, out = self.update_world_model(rows)
-        if not torch.isfinite(out["model/grad_norm"]):  # nothing that came of this update is to be trusted
-            self.state = self.model.initial(len(rows))
+        batch = self.batch(arrays)
+        loss, output, metrics = self.world_model_loss(batch, state)
+        if agent:
+            agent_loss, agent_metrics = self.actor_critic_loss(batch, output)
+            loss, metrics = loss + agent_loss, metrics | agent_metrics
+        stepped = self._step(loss, metrics, agent)
+        if stepped:
+            state = output.last_state.detach().clone()  # not a view that keeps the whole window alive
         else:
-            self.state = output.last_state.detach().clone()  # not a view that keeps the whole window alive
-            if agent:
-                out |= self.update_actor_critic(rows, output)
-        last = "agent/grad_norm" if agent else "model/grad_norm"
-        distributed.all_mean(self._running())
-        self._count(last in out and bool(torch.isfinite(out[last])))
-        return out
+            state = self.model.initial(len(batch))
+        if agent:
+            self.agent.update_slow_critic()
+        distributed.all_mean(self._float_buffers())
+        self._count(stepped)
+        return metrics, state
+
+    def world_model_loss(self, batch: SequenceBatch, state: State) -> tuple[Tensor, ObserveOutput, Metrics]:
+        """The world model's loss on a batch, what observing it gives, and metrics."""
+        with self.autocast():
+            losses, output, metrics = self.model.loss(batch, state)
+        loss = worldmodel.total(losses, self.model.loss_scales())
+        return loss, output, _named("model", losses, loss, metrics)
+
+    def actor_critic_loss(self, batch: SequenceBatch, output: ObserveOutput) -> tuple[Tensor, Metrics]:
+        """The agent's loss on what is imagined from the batch's States, and metrics."""
+        config = self.agent.config
+        sequences, kept = output.start_states.batch_size
+        time = output.start_index.repeat(sequences)  # (M,)
+        sequence = torch.arange(sequences, device=self.device).repeat_interleave(kept)
+        starts = output.start_states.detach().reshape(-1)
+        if 0 < config.imagination_starts < len(starts):
+            chosen = torch.randperm(len(starts), device=self.device)[: config.imagination_starts]
+            starts, time, sequence = starts[chosen], time[chosen], sequence[chosen]
+        with self.autocast():
+            imagined = imagine(self.model, starts, self.agent.act, config.horizon)
+        # a context of its own: autocast keeps the casts of weights, and those made without gradients have none
+        with self.autocast():
+            alive = ~batch.terminated[sequence, time]
+            losses, metrics = self.agent.loss(imagined, alive, output.feature, batch, (time, sequence))
+        loss = torch.stack(list(losses.values())).sum()
+        return loss, _named("agent", losses, loss, metrics)
+
+    def anneal(self, progress: float) -> None:
+        """Sets the learning rates for a run that is `progress` (0 to 1) done: warm-up, then the world model's decay."""
+        train = self.config.train
+        warm = min(1.0, (self.updates + 1) / train.warmup) if train.warmup else 1.0
+        decay = 1 - (1 - train.lr_end_fraction) * min(progress, 1.0)
+        for group in self.model_optimizer.param_groups:
+            group["lr"] = train.learning_rate * warm * decay
+        for group in self.agent_optimizer.param_groups:
+            group["lr"] = self.agent.config.learning_rate * warm
+
+    def _step(self, loss: Tensor, metrics: Metrics, agent: bool) -> bool:
+        """Backward, and one step of each optimiser whose gradient is finite; whether all were.
+
+        Where the world model's is not, the agent's, of the same update, is not trusted either.
+        """
+        parts: list[Part] = [("model", self.model, self.model_optimizer, self.config.train.grad_clip)]
+        if agent:
+            parts.append(("agent", self.agent, self.agent_optimizer, self.agent.config.grad_clip))
+        for _, _, optimizer, _ in parts:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        loss = loss.detach()
+        with torch.no_grad():
+            gradients = [p.grad for _, module, _, _ in parts for p in module.parameters() if p.grad is not None]
+            distributed.all_mean([loss, *gradients])
+        finite = True
+        for name, module, optimizer, clip in parts:
+            parameters = [p for p in module.parameters() if p.requires_grad]
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            metrics[f"{name}/grad_norm"] = torch.where(torch.isfinite(loss), norm, torch.nan)
+            finite = finite and bool(torch.isfinite(metrics[f"{name}/grad_norm"]))
+            if finite:
+                if self.config.train.agc:
+                    clip_each(parameters, self.config.train.agc)
+                else:
+                    torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+                optimizer.step()
+        return finite
+
+    def _count(self, finite: bool) -> None:
+        self.updates += 1
+        self.nonfinite_updates += not finite
+        self._nonfinite_in_a_row = 0 if finite else self._nonfinite_in_a_row + 1
+        if self._nonfinite_in_a_row >= self.PATIENCE:
+            raise Diverged(
+                f"{self._nonfinite_in_a_row} updates in a row had a loss or gradient that is not finite (update "
+                f"{self.updates}): the last checkpoint is kept"
+            )
 
     def broadcast(self) -> None:
-        """Gives all processes the weights and the optimisers' figures of the first one."""
+        """Gives all processes the weights and the optimisers' state of the first one."""
         tensors = self._networks()
         for name, optimizer in self._optimizers().items():
             tensors |= optimizer_tensors(name, optimizer)[0]
         distributed.broadcast(tensors[name] for name in sorted(tensors))  # a checkpoint restores in any order
         self.updates = distributed.all_min(self.updates)
 
-    def _running(self) -> list[Tensor]:
-        """Figures that follow what was seen, beside the weights."""
-        return [b for module in (self.model, self.agent) for b in module.buffers() if b.is_floating_point()]
-
-    def update_world_model(self, rows: SequenceBatch) -> tuple[worldmodel.ObserveOutput, dict[str, Tensor]]:
-        """One step of the world model on the walkers' windows; what it made of them, and figures by name."""
-        with self.autocast():
-            losses, output, figures = self.model.loss(rows, self.state)
-        loss = worldmodel.total(losses, self.model.loss_scales())
-        out = {f"model/loss/{k}": v.detach() for k, v in losses.items()} | {f"model/{k}": v for k, v in figures.items()}
-        out["model/loss"] = loss.detach()
-        out["model/grad_norm"] = self._step(loss, self.model, self.model_optimizer, self.config.train.grad_clip)
-        return output, out
-
-    def update_actor_critic(self, rows: SequenceBatch, output: worldmodel.ObserveOutput) -> dict[str, Tensor]:
-        """One step of the actor-critic on dreams from the output's starts; figures by name."""
-        alive = ~rows.terminated[:, output.start_index]
-        starts = output.start_states.detach().reshape(-1)
-        with self.autocast():
-            dreamed = dream(self.model, self.agent.act, starts, alive.reshape(-1), self.agent.config.horizon)
-        with self.autocast():  # its own context: weights cast without gradients must not be used again
-            losses, figures = self.agent.loss(dreamed, output.feature.detach(), rows)
-        loss = torch.stack(list(losses.values())).sum()
-        out = {f"agent/loss/{k}": v.detach() for k, v in losses.items()} | {f"agent/{k}": v for k, v in figures.items()}
-        out["agent/grad_norm"] = self._step(loss, self.agent, self.agent_optimizer, self.agent.config.grad_clip)
-        self.agent.update_slow_critic()
-        return out
-
-    def anneal(self, progress: float) -> None:
-        """Sets the world model's learning rate for a run that is `progress` (0 to 1) done."""
-        train = self.config.train
-        for group in self.model_optimizer.param_groups:
-            group["lr"] = train.learning_rate * (1 - (1 - train.lr_end_fraction) * min(progress, 1.0))
-
-    def _step(self, loss: Tensor, module: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> Tensor:
-        """Backward and one optimiser step, skipped where it is not finite. -> the gradient's norm"""
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        loss = loss.detach()
-        with torch.no_grad():
-            distributed.all_mean([loss, *(p.grad for p in module.parameters() if p.grad is not None)])
-        norm = torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.requires_grad], clip)
-        norm = torch.where(torch.isfinite(loss), norm, torch.nan)
-        if torch.isfinite(norm):
-            optimizer.step()
-        return norm
-
-    def _count(self, good: bool) -> None:
-        """Counts an update that was skipped, in whole or for the agent alone."""
-        self.updates += 1
-        self.nonfinite_updates += not good
-        self._bad = 0 if good else self._bad + 1
-        if self._bad >= self.PATIENCE:
-            raise Diverged(
-                f"{self._bad} updates in a row had a loss or gradient that is not finite (update {self.updates}): "
-                f"the last checkpoint is kept"
-            )
-
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that a checkpoint needs to go on from here: tensors by name, and JSON."""
-        tensors = self._networks() | flatten("walkers", self.state)
+        """Weights and optimisers for a checkpoint: tensors by name, and JSON."""
+        tensors = self._networks()
         meta: dict[str, Any] = {"updates": self.updates, "nonfinite_updates": self.nonfinite_updates}
         for name, optimizer in self._optimizers().items():
             part, meta[name] = optimizer_tensors(name, optimizer)
@@ -177,13 +203,7 @@ class Learner:
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Puts back what `snapshot` gave. Raises CheckpointError where it is another model's, before any change."""
-        walkers = self.model.initial(len(tensors["walkers/h"])) if "walkers/h" in tensors else self.state
-        expected = flatten("walkers", walkers)
-        match({name: t for name, t in tensors.items() if name.startswith("walkers/")}, expected)
         self.restore_networks(tensors)
-        with torch.no_grad():
-            leaves = {name: tensors[name].to(old.device) for name, old in expected.items()}
-            self.state = TensorDict(unflatten("walkers", leaves), batch_size=walkers.batch_size).auto_batch_size_(1)
         for name, optimizer in self._optimizers().items():
             restore_optimizer(name, optimizer, tensors, meta[name])
         self.updates, self.nonfinite_updates = meta["updates"], meta["nonfinite_updates"]
@@ -198,11 +218,21 @@ class Learner:
                 {k.removeprefix(f"{prefix}/"): v for k, v in networks.items() if k.startswith(f"{prefix}/")}
             )
 
+    def _float_buffers(self) -> list[Tensor]:
+        """Statistics of what was observed, which processes average."""
+        return [b for module in (self.model, self.agent) for b in module.buffers() if b.is_floating_point()]
+
     def _networks(self) -> dict[str, Tensor]:
         return flatten("model", self.model.state_dict()) | flatten("agent", self.agent.state_dict())
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"model_optimizer": self.model_optimizer, "agent_optimizer": self.agent_optimizer}
+
+
+def _named(part: str, losses: Metrics, loss: Tensor, metrics: Metrics) -> Metrics:
+    """Metrics of a part of the update as they are logged."""
+    named = {f"{part}/loss/{name}": value.detach() for name, value in losses.items()}
+    return named | {f"{part}/{name}": value for name, value in metrics.items()} | {f"{part}/loss": loss.detach()}
 
 
 def check(config: Config) -> None:
@@ -237,8 +267,3 @@ def spaces(observation: gymnasium.Space, action: gymnasium.Space) -> tuple[tuple
     if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1:
         return shape, action.shape[0], True
     raise ConfigError(f"the agent wants discrete actions or a vector of them, the environment has {action}")
-
-
-def _optimizer(module: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0, fused=True)

@@ -1,29 +1,84 @@
-"""Teaches a world model from episodes on disk, game replays and logs: no agent acts, none is taught.
+"""Offline training: a world model from episodes on disk, such as game replays and logs. No agent acts, none is trained.
 
-The run folder is the one that `train_agent.py` leaves, so that everything which looks at a run looks at this too;
-`step` in its metrics and checkpoints counts updates.
+The run folder is the one that `train_agent.py` leaves, so that all that reads a run reads this too; `step` in its
+metrics and checkpoints counts updates.
 """
 
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
+from torch import Tensor
 
-from agent.logging.log import RunLog
-from agent.logging.means import Means
-from agent.runs import checkpoint, machine
+from agent.runs import machine
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError
-from agent.runs.flatten import restore_rng, rng_state
-from agent.training.curriculum import Windows
+from agent.training.curriculum import LengthCurriculum
 from agent.training.learner import Learner
-from agent.training.schedule import Schedule, uninterrupted
+from agent.training.loop import TrainingLoop
 from replay import Replay, SequenceSampler
-from replay.progress import Progress
 from worldmodel import total
 
 EVERYTHING = 1 << 62
 """Capacity of a replay that deletes nothing: the episodes are not ours."""
+
+
+class OfflineTraining(TrainingLoop):
+    """`updates` of a world model on the episodes in `data`, validated ten times on those in `val`."""
+
+    unit = "updates"
+
+    def __init__(
+        self, config: Config, folder: Path, data: Path, updates: int, val: Path | None, val_frames: int, stream: Any
+    ):
+        self.name = folder.name
+        replay = Replay(data, EVERYTHING)
+        if not len(replay):
+            raise ConfigError(f"{data} holds no episodes")
+        period = max(1, updates // 10)
+        super().__init__(config, folder, {"evaluate": period, "save": period}, updates, stream)
+        self.val, self.val_frames = val, val_frames
+        machine.configure_threads(config.train.threads)
+        torch.manual_seed(config.seed)
+        example = replay.get(replay.names()[0])
+        self.learner = Learner(config, example.observation.shape[1:], example.action.shape[1])
+        self.sampler = LengthCurriculum(replay, config.replay, config.seed, self.learner.model.initial)
+        loaded = None if self.resume() else self.learner.init_weights()
+        if loaded:
+            self.progress.note(loaded)
+
+    def advance(self) -> None:
+        """One update."""
+        done, learner = self.step / self.end, self.learner
+        learner.anneal(done)
+        metrics, state = learner.update(*self.sampler.next(done), agent=False)
+        self.sampler.carry(state)
+        self.step = learner.updates
+        self.updated(metrics)
+        frames = self.step * self.config.replay.batch_size * self.config.replay.batch_length
+        self.progress.update(self.step, frames=frames)
+
+    def evaluate(self) -> None:
+        """Logs the losses on validation windows."""
+        if self.val is not None:
+            metrics = validate(self.learner, Replay(self.val, EVERYTHING), self.val_frames)
+            self.log.log(self.step, metrics)
+
+    def log_plots(self) -> None:
+        """No returns to draw."""
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `TrainingLoop`."""
+        tensors, meta = self.learner.snapshot()
+        carried, meta["sampler"] = self.sampler.snapshot()
+        return tensors | carried, meta | {"worldmodel": self.config.worldmodel.name}
+
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """See `TrainingLoop`."""
+        if meta["unit"] != self.unit:
+            raise ConfigError(f"{self.folder} is a run of an agent, in steps: give another folder")
+        self.learner.restore(tensors, meta)
+        self.sampler.restore(tensors, meta["sampler"])
 
 
 def train_offline(
@@ -31,98 +86,35 @@ def train_offline(
     folder: Path,
     data: Path,
     updates: int,
-    held_out: Path | None = None,
-    held_out_frames: int = 256,
+    val: Path | None = None,
+    val_frames: int = 256,
     stream: TextIO | None = None,
 ) -> Learner:
-    """The world model of `config` after `updates` on the episodes in `data`; taken up from its last checkpoint.
+    """The world model of `config` after `updates` on the episodes in `data`; resumed from its last checkpoint.
 
-    Every tenth of the way, the losses on windows of `held_out_frames` of the episodes in `held_out` are logged as
-    `val/...`: longer than training's windows, since memory is asked to reach further than it was taught. An
-    interrupt saves first and says how to go on. The progress goes to `stream`, by default standard error.
+    Every tenth of the way, the losses on windows of `val_frames` of the episodes in `val` are logged as `val/...`:
+    longer than training's windows, to see how far memory generalises. Progress goes to `stream`, by default standard
+    error.
 
-    Raises ConfigError where `data` holds no episodes, where the folder is an agent's run, and as `Learner.begin`,
-    Diverged as `Learner.update`.
+    Raises ConfigError where `data` holds no episodes, where the folder is an agent's run, and as
+    `Learner.init_weights`; Diverged as `Learner.update`.
     """
-    replay = Replay(data, EVERYTHING)
-    if not len(replay):
-        raise ConfigError(f"{data} holds no episodes")
-    machine.configure_threads(config.train.threads)
-    torch.manual_seed(config.seed)
-    example = replay.get(replay.names()[0])
-    learner = Learner(config, example.observation.shape[1:], example.action.shape[1])
-    windows = Windows(replay, config.replay, config.seed)
-    schedule = Schedule({"check": max(1, updates // 10)}, updates)
-    begun = _resume(learner, windows, schedule, folder)
-    if learner.updates >= updates and not schedule.any_due(learner.updates):
-        return learner
-    means = Means()
-    with RunLog(folder, config) as log, Progress(updates, "updates", name=folder.name, stream=stream) as progress:
-        if begun:
-            progress.note(begun)
-        log.truncate_after(learner.updates)
-
-        def check() -> None:
-            if schedule.due("check", learner.updates):
-                if held_out is not None:
-                    log.log(learner.updates, validate(learner, Replay(held_out, EVERYTHING), held_out_frames))
-                schedule.done("check", learner.updates)
-                _save(learner, windows, schedule, folder, config)
-
-        try:
-            check()
-            while learner.updates < updates:
-                done_share = learner.updates / updates
-                learner.anneal(done_share)
-                with uninterrupted():  # the memory of walkers is of the rows before those that they stand at
-                    figures = learner.update(windows.next(done_share), agent=False)
-                means.add(figures)
-                done = learner.updates
-                progress.update(done, frames=done * config.replay.batch_size * config.replay.batch_length)
-                if means.updates == config.train.log_every or done == updates:
-                    log.log(done, means.take())
-                check()
-        except KeyboardInterrupt:
-            _save(learner, windows, schedule, folder, config)
-            progress.note(f"interrupted at update {learner.updates} and saved: the same command goes on from here")
-            raise
-    return learner
+    with OfflineTraining(config, folder, data, updates, val, val_frames, stream) as training:
+        if training.step < updates or training.schedule.any_due(training.step):
+            training.run()
+    return training.learner
 
 
 @torch.no_grad()
 def validate(learner: Learner, replay: Replay, frames: int, rows: int = 2048) -> dict[str, float]:
     """The losses, as `val/loss/...`, on windows of so many frames, about `rows` rows; the same at every call."""
-    batch = max(1, rows // frames)
+    sequences = max(1, rows // frames)
     learner.model.eval()
     with torch.random.fork_rng(), learner.autocast():
         torch.manual_seed(0)
-        window = learner.rows(SequenceSampler(replay, batch, seed=0).next(frames))
-        losses, _, figures = learner.model.loss(window, learner.model.initial(batch))
+        arrays, state = SequenceSampler(replay, sequences, 0, learner.model.initial).next(frames)
+        losses, _, metrics = learner.model.loss(learner.batch(arrays), state)
     learner.model.train()
     named = {f"val/loss/{name}": float(value) for name, value in losses.items()}
     whole = float(total(losses, learner.model.loss_scales()))
-    return named | {"val/loss": whole, "val/kl": float(figures["kl"])}
-
-
-def _save(learner: Learner, windows: Windows, schedule: Schedule, folder: Path, config: Config) -> None:
-    tensors, meta = learner.snapshot()
-    meta |= {"last": schedule.last, "walkers": windows.state_dict()}
-    meta |= {"env": config.env, "worldmodel": config.worldmodel.name}
-    checkpoint.save(
-        folder / "checkpoints", learner.updates, tensors | rng_state("rng"), meta, config.train.max_checkpoints
-    )
-
-
-def _resume(learner: Learner, windows: Windows, schedule: Schedule, folder: Path) -> str | None:
-    """Takes up the last checkpoint, or begins; what `Learner.begin` says."""
-    found = checkpoint.load_latest(folder / "checkpoints")
-    if found is None:
-        return learner.begin()
-    updates, tensors, meta = found
-    if "steps" in meta:
-        raise ConfigError(f"{folder} is a run that an agent acts in, in steps: give another folder")
-    learner.restore(tensors, meta)
-    windows.load_state_dict(meta["walkers"])
-    restore_rng("rng", tensors)
-    schedule.restore(meta.get("last"), updates)
-    return None
+    return named | {"val/loss": whole, "val/kl": float(metrics["kl"])}

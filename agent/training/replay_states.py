@@ -1,6 +1,4 @@
-"""Where dreams begin: States with the memory of replayed episodes, for `worldmodel.env`."""
-
-from itertools import pairwise
+"""Start states for `worldmodel.env`: States with the memory of replayed episodes."""
 
 import numpy as np
 import torch
@@ -9,15 +7,16 @@ from agent.runs.fields import ConfigError
 from agent.training.learner import Learner
 from replay import Episode, Replay
 from worldmodel import State
+from worldmodel.rollout import observe_episode
 
 STATES = 256
-"""Starts that are held; a State takes some 0.1 MB, many more where attention looks back over hundreds of frames."""
+"""States that are held; one takes some 0.1 MB, many more where attention looks back over hundreds of frames."""
 EPISODES = 16
 """Long episodes that they are taken from at the least, where there are so many."""
 
 
 class ReplayStates:
-    """States drawn evenly from a pool. Each has in memory its episode from the first frame up to where it stands.
+    """States drawn uniformly from a pool. Each has in memory its episode from the first frame up to where it stands.
 
     Raises ConfigError where replay holds no episode.
     """
@@ -31,7 +30,7 @@ class ReplayStates:
         parts: list[State] = []
         held = 0
         for index in random.permutation(len(names)):
-            found = boundaries(learner, replay.get(names[index]), random)
+            found = boundary_states(learner, replay.get(names[index]), random)
             wanted = min(len(found), max(1, states // EPISODES), states - held)
             # some of a long episode's, all of a short one's: each frame is about as likely as any other
             parts.append(found[torch.from_numpy(random.permutation(len(found))[:wanted])])
@@ -46,26 +45,18 @@ class ReplayStates:
 
 
 @torch.no_grad()
-def boundaries(learner: Learner, episode: Episode, random: np.random.Generator) -> State:
-    """(K,): the States at an episode's block boundaries, but for a last frame after which nothing follows.
+def boundary_states(learner: Learner, episode: Episode, random: np.random.Generator) -> State:
+    """(K,): the States at an episode's boundaries, without those after which nothing follows.
 
-    The first block is of a random length, so that boundaries fall on any frame, the reset's too.
+    The first interval is of a random length, so that boundaries fall on any frame, the reset's too.
     """
-    rows = learner.episodes([episode])
-    length, block, window = rows.shape[1], learner.config.worldmodel.state_interval, learner.config.replay.batch_length
-    first = int(random.integers(1, min(block, length - 1) + 1))
-    state = learner.model.initial(1)
-    parts: list[State] = []
+    batch = learner.episodes([episode])
+    length, interval = batch.shape[1], learner.config.worldmodel.state_interval
+    first = int(random.integers(1, min(interval, length - 1) + 1))
+    model = learner.model
     with learner.autocast():
-        for begin, end in _spans(length, first, window):
-            output = learner.model.observe(rows[:, begin:end], state)
-            state = output.last_state
-            alive = ~rows.terminated[0, begin + output.start_index]
-            parts.append(output.start_states[0][alive].clone())  # a copy: the rest of the window can go
-    return torch.cat(parts)
-
-
-def _spans(length: int, first: int, window: int) -> list[tuple[int, int]]:
-    """[0, first), then windows up to `length`."""
-    cuts = [0, *range(first, length, window), length]
-    return list(pairwise(cuts))
+        begin = model.observe(batch[:, :first], model.initial(1))
+        rest = observe_episode(model, batch[:, first:], begin.last_state, learner.config.replay.batch_length)
+    states = torch.cat([begin.start_states, rest.start_states], 1)[0]
+    index = torch.cat([begin.start_index, rest.start_index + first])
+    return states[~batch.terminated[0, index]].clone()

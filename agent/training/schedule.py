@@ -1,8 +1,6 @@
-"""When a run evaluates, films and saves, and where Ctrl-C may reach it."""
+"""When a run evaluates, makes videos and saves."""
 
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 
 class Schedule:
@@ -28,25 +26,6 @@ class Schedule:
         """It has been done."""
         self.last[name] = step
 
-    def restore(self, last: Mapping[str, int] | None, step: int) -> None:
-        """Goes on from `last` of a checkpoint; of one that has none (an earlier version's), all was done at `step`."""
-        self.last = {name: (last or {}).get(name, step) for name in self.periods}
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back until the block has ended, so that what it changes is changed as a whole or not at all.
-
-    Where Ctrl-C is ignored, or somebody else's, it stays so.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    asked = []
-    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if asked:
-        raise KeyboardInterrupt
+    def restore(self, last: Mapping[str, int], step: int) -> None:
+        """Goes on from `last` of a checkpoint; what is not in it was done at `step`."""
+        self.last = {name: last.get(name, step) for name in self.periods}

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 
 from agent.actor_critic import ActorCritic, ActorCriticConfig
 from agent.policy import Categorical, TanhNormal
-from tests.agent.test_actor_critic import learn, no_rows
-from worldmodel.rollout import Dream
+from tests.agent.test_actor_critic import imagination, learn, losses_of
 
 OUTPUTS = [(0.0, 0.0), (0.7, -1.0), (-2.0, -3.0), (20.0, -2.0)]
 
@@ -81,7 +80,7 @@ def test_a_continuous_actor_learns_what_each_feature_asks():
         with torch.no_grad():
             action = agent.act(feature[:-1].flatten(0, 1)).unflatten(0, (4, 64))
         reward = -((action.squeeze(-1) - target(feature[:-1])) ** 2)
-        return agent.loss(Dream(feature, action, reward, torch.ones(5, 64)), *no_rows())[0]
+        return losses_of(agent, imagination(feature, action, reward))[0]
 
     feature = torch.randn(500, 2, 4)
     before = (agent.act(feature, greedy=True).squeeze(-1) - target(feature)).abs().mean()

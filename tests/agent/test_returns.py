@@ -70,7 +70,7 @@ def test_replayed_returns_are_those_of_each_episode_alone(
     firsts = data.draw(st.sets(st.integers(0, length - 1)))
     ends = data.draw(st.sets(st.sampled_from([t for t in range(length) if t + 1 in firsts | {length}])))
     is_first, terminated = (torch.tensor([[t in s] for t in range(length)]) for s in (firsts, ends))
-    got, judged = replay_returns(reward, terminated, is_first, value, discount, lam)
+    got, counts = replay_returns(reward, terminated, is_first, value, discount, lam)
     want, has_next = [], []
     bounds = sorted(firsts | {0, length})
     for a, b in zip(bounds, bounds[1:], strict=False):
@@ -79,7 +79,7 @@ def test_replayed_returns_are_those_of_each_episode_alone(
         want += [*mixture(r[1:], carry, v, lam), v[-1]]
         has_next += [1.0] * (b - a - 1) + [0.0]
     np.testing.assert_allclose(got[:, 0].numpy(), want, rtol=1e-9, atol=1e-9)
-    assert judged[:, 0].tolist() == has_next
+    assert counts[:, 0].tolist() == has_next
 
 
 def test_replayed_returns_by_hand() -> None:
@@ -87,9 +87,9 @@ def test_replayed_returns_by_hand() -> None:
     reward, value = torch.tensor([[7.0], [1.0], [7.0], [2.0]]), torch.tensor([[10.0], [20.0], [30.0], [40.0]])
     terminated = torch.tensor([[False], [True], [False], [False]])
     is_first = torch.tensor([[True], [False], [True], [False]])
-    returns, judged = replay_returns(reward, terminated, is_first, value, 0.5, 0.9)
+    returns, has_next = replay_returns(reward, terminated, is_first, value, 0.5, 0.9)
     torch.testing.assert_close(returns, torch.tensor([[1.0], [20.0], [22.0], [40.0]]))
-    assert judged.flatten().tolist() == [1, 0, 1, 0]
+    assert has_next.flatten().tolist() == [1, 0, 1, 0]
 
 
 def test_a_time_limit_is_no_end_of_reward() -> None:

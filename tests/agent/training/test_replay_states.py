@@ -8,9 +8,9 @@ import torch
 
 from agent.runs.fields import ConfigError
 from agent.training.learner import Learner
-from agent.training.replay_states import ReplayStates, boundaries
+from agent.training.replay_states import ReplayStates, boundary_states
 from replay import Episode, Replay
-from tests.agent.test_learner import ACTIONS, SHAPE, small
+from tests.agent.training.test_learner import ACTIONS, SHAPE, small
 from worldmodel import State
 
 
@@ -63,7 +63,7 @@ def test_boundaries_are_the_episodes_states(learner: Learner, length: int, termi
     states = frame_by_frame(learner, past)
     block, met = learner.config.worldmodel.state_interval, set()
     for seed in range(40):
-        at = frames_of(boundaries(learner, past, np.random.default_rng(seed)), states)
+        at = frames_of(boundary_states(learner, past, np.random.default_rng(seed)), states)
         assert at and at == sorted(at) and (length - 1 not in at or not terminated)
         assert all(step == block for step in np.diff(at[:-1] if not terminated else at))
         met |= set(at)

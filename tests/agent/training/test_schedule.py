@@ -1,7 +1,5 @@
-"""When things are due, what Ctrl-C may not cut in two, and a run that was interrupted at its worst moments."""
+"""When things are due, and runs that are interrupted at their worst moments."""
 
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,9 @@ from agent.runs.checkpoint import load_latest
 from agent.runs.cli import parse
 from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run
-from agent.training import distributed, offline, online
-from agent.training.online import Trainer
-from agent.training.schedule import Schedule, uninterrupted
+from agent.training import distributed, loop, offline, online
+from agent.training.online import OnlineTraining
+from agent.training.schedule import Schedule
 from replay import Replay
 
 
@@ -31,28 +29,11 @@ def test_due_once_a_period_and_once_at_the_end():
     assert schedule.due("save", 27) and not schedule.due("save", 24)
     schedule.done("save", 27)
     assert not schedule.any_due(27)
-    schedule.restore(None, 27)
+    schedule.restore({}, 27)
     assert not schedule.any_due(27)
     longer = Schedule({"save": 10}, end=40)
     longer.restore(schedule.last, 27)
     assert not longer.due("save", 29) and longer.due("save", 30) and longer.due("save", 41)
-
-
-def test_ctrl_c_waits_for_the_end_of_a_block():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
-    try:
-        done = []
-        with pytest.raises(KeyboardInterrupt), uninterrupted():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append(True)
-        assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        with pytest.raises(ValueError, match="its own"), uninterrupted():
-            raise ValueError("its own")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with uninterrupted():
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_means_pass_over_what_is_no_number():
@@ -64,10 +45,10 @@ def test_means_pass_over_what_is_no_number():
     assert means.updates == 0 and means.take() == {}
 
 
-def made(folder: Path, *options: str) -> Trainer:
+def made(folder: Path, *options: str) -> OnlineTraining:
     words = ["--env", "gym:CartPole-v1", "--preset", "debug", "--run-dir", str(folder), *options]
     config = parse(words)
-    return Trainer(config, open_run(config))
+    return OnlineTraining(config, open_run(config))
 
 
 def test_an_interrupted_evaluation_at_the_end_is_made_up_for(tmp_path, monkeypatch):
@@ -76,7 +57,7 @@ def test_an_interrupted_evaluation_at_the_end_is_made_up_for(tmp_path, monkeypat
 
     config = parse(["--env", "gym:CartPole-v1", "--preset", "debug", "--steps", "240", "--run-dir", str(tmp_path)])
     with monkeypatch.context() as patched:
-        patched.setattr(online, "evaluate", interrupt)
+        patched.setattr(loop, "evaluate", interrupt)
         patched.setattr(config.train, "eval_every", 1_000)
         with pytest.raises(KeyboardInterrupt):
             online.train(config, open_run(config))
@@ -86,37 +67,32 @@ def test_an_interrupted_evaluation_at_the_end_is_made_up_for(tmp_path, monkeypat
     assert [row["step"] for row in rows] == [240] and (tmp_path / "plots/returns.png").exists()
 
 
-def test_an_interrupted_update_is_saved_whole(tmp_path, monkeypatch):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_an_interrupted_update_is_done_again(tmp_path, monkeypatch):
+    """Places and State of the sampler stay together, whatever is interrupted."""
     run = made(tmp_path, "--steps", "400")
     update = run.learner.update
 
     def interrupted(*given, **named):
         if run.learner.updates == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            raise KeyboardInterrupt
         return update(*given, **named)
 
     monkeypatch.setattr(run.learner, "update", interrupted)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run.run()
-        run.save()
-        walkers, state = run.windows.state_dict(), run.learner.state["h"].clone()
-    finally:
-        signal.signal(signal.SIGINT, before)
-        run.close()
-    assert run.learner.updates == 4
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    places, state = run.sampler.sampler.state_dict(), run.sampler.sampler.state["h"].clone()
+    run.close()
     again = made(tmp_path)
     again.close()
-    assert again.learner.updates == 4 and again.windows.state_dict() == walkers
-    assert torch.equal(again.learner.state["h"], state)
+    assert again.learner.updates == 3 and again.sampler.sampler.state_dict() == places
+    assert torch.equal(again.sampler.sampler.state["h"], state)
 
 
 def test_a_run_killed_before_its_first_checkpoint_collects_other_episodes(tmp_path):
     for _ in range(2):
         run = made(tmp_path)
-        while run.steps < 90:  # prefill
-            run.collect_and_learn()
+        while run.step < 90:  # prefill
+            run.advance()
         run.close()
     replay = Replay(tmp_path / "episodes", 10_000)
     first = [replay.get(name).observation[0] for name in replay.names()]
@@ -127,14 +103,14 @@ def test_one_process_goes_on_at_its_own_pace_where_four_were(tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(distributed, "processes", lambda: 4)
         run = made(tmp_path, "--steps", "300")
-        while run.steps < 260:
-            run.collect_and_learn()
+        while run.step < 260:
+            run.advance()
         run.save()
         run.close()
     assert run.learner.updates == pytest.approx((260 - 100) * 8 / 32 / 4, abs=1)
     alone = made(tmp_path)
     before = alone.learner.updates
-    alone.collect_and_learn()
+    alone.advance()
     alone.close()
     assert alone.learner.updates - before <= 1
     found = load_latest(tmp_path / "checkpoints")
@@ -147,7 +123,7 @@ def test_steps_and_updates_are_not_taken_for_one_another(tmp_path):
     run.close()
     with pytest.raises(ConfigError, match="give another folder"):
         offline.train_offline(run.config, tmp_path / "acts", tmp_path / "acts/episodes", 100)
-    config = parse(["--env", "gym:CartPole-v1", "--preset", "debug", "--run-dir", str(tmp_path / "taught")])
+    config = parse(["--env", "gym:CartPole-v1", "--preset", "debug", "--run-dir", str(tmp_path / "offline")])
     offline.train_offline(config, open_run(config), tmp_path / "acts/episodes", 3)
     with pytest.raises(ConfigError, match="in updates: give another --run-dir"):
-        made(tmp_path / "taught")
+        made(tmp_path / "offline")

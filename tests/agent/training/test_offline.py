@@ -1,4 +1,4 @@
-"""A world model taught from episodes alone: it learns, is validated, and goes on where it stopped."""
+"""A world model trained on episodes alone: it learns, is validated, and resumes where it stopped."""
 
 import io
 
@@ -42,10 +42,10 @@ def data(tmp_path):
 def test_it_learns_and_leaves_a_run(tmp_path, data):
     said = io.StringIO()
     config = configured(tmp_path / "run")
-    learner = train_offline(config, tmp_path / "run", data, 100, held_out=data, held_out_frames=40, stream=said)
+    learner = train_offline(config, tmp_path / "run", data, 100, val=data, val_frames=40, stream=said)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    heldout = [row["val/loss"] for row in rows if "val/loss" in row]
-    assert len(heldout) == 10 and heldout[-1] < 0.8 * heldout[0]
+    losses = [row["val/loss"] for row in rows if "val/loss" in row]
+    assert len(losses) == 10 and losses[-1] < 0.8 * losses[0]
     assert not any(name.startswith("agent/") for row in rows for name in row)
     assert said.getvalue().startswith("run  updates 100/100  frames/s ") and said.getvalue().endswith("left 0:00\n")
     _, loaded, step = load_run(tmp_path / "run")
@@ -55,9 +55,7 @@ def test_it_learns_and_leaves_a_run(tmp_path, data):
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, data, monkeypatch):
-    whole = train_offline(
-        configured(tmp_path / "whole"), tmp_path / "whole", data, 40, held_out=data, stream=io.StringIO()
-    )
+    whole = train_offline(configured(tmp_path / "whole"), tmp_path / "whole", data, 40, val=data, stream=io.StringIO())
 
     class Stopped(Exception):
         pass
@@ -91,7 +89,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, data, monkeypatch):
     monkeypatch.setattr(Learner, "update", interrupted_at_seven)
     with pytest.raises(KeyboardInterrupt):
         train_offline(config, tmp_path / "run", data, 40, stream=said)
-    assert "interrupted at update 7 and saved: the same command goes on from here" in said.getvalue()
+    assert "interrupted at updates 7 and saved: the same command resumes" in said.getvalue()
     assert load_run(tmp_path / "run")[2] == 7
     monkeypatch.setattr(Learner, "update", update)
     assert train_offline(config, tmp_path / "run", data, 10, stream=said).updates == 10

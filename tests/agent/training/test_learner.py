@@ -8,7 +8,9 @@ from agent.runs import presets
 from agent.runs.checkpoint import load, save
 from agent.runs.config import Config
 from agent.runs.flatten import CheckpointError
+from agent.training import learner as learner_module
 from agent.training.learner import Diverged, Learner
+from worldmodel import State
 
 SHAPE, ACTIONS = (5,), 3
 
@@ -33,6 +35,11 @@ def window(seed: int, config: Config) -> dict[str, np.ndarray]:
     }
 
 
+def update(learner: Learner, arrays: dict[str, np.ndarray], state: State | None = None) -> tuple[dict, State]:
+    """An update from no memory, or from a State."""
+    return learner.update(arrays, learner.model.initial(len(arrays["reward"])) if state is None else state)
+
+
 def weights(learner: Learner) -> list[torch.Tensor]:
     return [p.detach().clone() for m in (learner.model, learner.agent) for p in m.parameters()]
 
@@ -45,34 +52,33 @@ def test_an_update_learns_and_carries_memory():
     config = small()
     learner = Learner(config, SHAPE, ACTIONS)
     before = weights(learner)
-    figures = learner.update(window(0, config))
+    metrics, state = update(learner, window(0, config))
     assert not same(before, weights(learner))
-    assert learner.state["memory", "0", "0", "ssm"].abs().sum() > 0
-    assert not learner.state["h"].requires_grad
-    assert {"model/loss/dynamics", "agent/loss/policy", "agent/loss/replay_value"} <= figures.keys()
+    assert state["memory", "0", "0", "ssm"].abs().sum() > 0 and not state["h"].requires_grad
+    assert {"model/loss/dynamics", "agent/loss/policy", "agent/loss/replay_value"} <= metrics.keys()
 
 
 def test_repeated_updates_on_one_window_fit_it():
     torch.manual_seed(0)
     config = small()
     learner = Learner(config, SHAPE, ACTIONS)
-    first = [learner.update(window(0, config))["model/loss/reconstruction"] for _ in range(3)]
-    last = [learner.update(window(0, config))["model/loss/reconstruction"] for _ in range(250)][-3:]
+    first = [update(learner, window(0, config))[0]["model/loss/reconstruction"] for _ in range(3)]
+    last = [update(learner, window(0, config))[0]["model/loss/reconstruction"] for _ in range(250)][-3:]
     assert float(torch.stack(last).mean()) < 0.7 * float(torch.stack(first).mean())
 
 
 def test_a_loss_that_is_not_finite_is_skipped_and_counted():
     config = small()
     learner = Learner(config, SHAPE, ACTIONS)
-    learner.update(window(0, config))
+    update(learner, window(0, config))
     before = weights(learner)
     bad = window(1, config)
     bad["reward"][0, 3] = np.nan
-    learner.update(bad)
+    _, state = update(learner, bad)
     assert learner.nonfinite_updates == 1
     assert same(before, weights(learner))
-    assert torch.isfinite(learner.state["h"]).all()
-    learner.update(window(2, config))
+    assert not state["h"].any()
+    update(learner, window(2, config))
     assert not same(before, weights(learner))
 
 
@@ -82,9 +88,9 @@ def test_ten_bad_updates_in_a_row_stop_the_run():
     bad = window(1, config)
     bad["reward"][:] = np.inf
     for _ in range(9):
-        learner.update(bad)
+        update(learner, bad)
     with pytest.raises(Diverged, match="10 updates in a row"):
-        learner.update(bad)
+        update(learner, bad)
 
 
 def test_a_good_update_between_bad_ones_starts_the_count_again():
@@ -94,8 +100,8 @@ def test_a_good_update_between_bad_ones_starts_the_count_again():
     bad["reward"][:] = np.nan
     for _ in range(2):
         for _ in range(9):
-            learner.update(bad)
-        learner.update(window(0, config))
+            update(learner, bad)
+        update(learner, window(0, config))
     assert learner.nonfinite_updates == 18
 
 
@@ -115,7 +121,7 @@ def test_a_restored_learner_goes_on_as_the_saved_one(tmp_path):
     torch.manual_seed(0)
     learner = Learner(config, SHAPE, ACTIONS)
     for seed in range(3):
-        learner.update(window(seed, config))
+        update(learner, window(seed, config))
     tensors, meta = learner.snapshot()
     path = save(tmp_path, 3, tensors, meta, keep=1)
     other = Learner(config, SHAPE, ACTIONS)
@@ -123,16 +129,60 @@ def test_a_restored_learner_goes_on_as_the_saved_one(tmp_path):
     other.restore(tensors, meta)
     for one in (learner, other):
         torch.manual_seed(7)
-        one.update(window(9, config))
+        update(one, window(9, config))
     assert same(weights(learner), weights(other))
     assert learner.updates == other.updates == 4
-    assert torch.equal(learner.state["memory", "1", "1", "kv"], other.state["memory", "1", "1", "kv"])
 
 
 def test_another_models_checkpoint_is_refused_by_name():
     tensors, meta = Learner(small(), SHAPE, ACTIONS).snapshot()
-    other = Learner(small(width=16), SHAPE, ACTIONS)
+    other = Learner(small(d_model=16), SHAPE, ACTIONS)
     before = weights(other)
     with pytest.raises(CheckpointError, match="checkpoint's tensor .* expected"):
         other.restore(tensors, meta)
     assert same(before, weights(other))
+
+
+def test_rates_rise_over_the_warm_up():
+    config = small()
+    config.train.warmup = 4
+    learner = Learner(config, SHAPE, ACTIONS)
+    rates = []
+    for seed in range(5):
+        learner.anneal(0.0)
+        rates.append(learner.agent_optimizer.param_groups[0]["lr"] / config.agent.learning_rate)
+        update(learner, window(seed, config))
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_imagination_starts_are_a_random_part_of_the_states(monkeypatch):
+    config = small()
+    config.agent.imagination_starts = 3
+    learner = Learner(config, SHAPE, ACTIONS)
+    started = []
+    imagine = learner_module.imagine
+
+    def spy(model, state, *rest):
+        started.append(len(state))
+        return imagine(model, state, *rest)
+
+    monkeypatch.setattr(learner_module, "imagine", spy)
+    update(learner, window(0, config))
+    learner.agent.config.imagination_starts = 0
+    update(learner, window(0, config))
+    replay = config.replay
+    assert started == [3, replay.batch_size * replay.batch_length // config.worldmodel.state_interval]
+
+
+@pytest.mark.parametrize("reaches", [False, True])
+def test_the_replayed_value_loss_trains_the_world_model_if_asked(reaches):
+    gradients = []
+    for scale in (0.3, 300.0):
+        config = small()
+        config.agent.replay_value_grad, config.agent.replay_value_scale = reaches, scale
+        torch.manual_seed(0)
+        learner = Learner(config, SHAPE, ACTIONS)
+        with torch.no_grad():
+            learner.agent.critic.out.weight.add_(0.1)
+        gradients.append(float(update(learner, window(0, config))[0]["model/grad_norm"]))
+    assert (gradients[0] != gradients[1]) == reaches
