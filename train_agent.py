@@ -3,61 +3,51 @@
 python train_agent.py --env MemoryMaze
 """
 
-import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 
-# Threads that wait for work spin a few microseconds and then sleep: ones that spin on would take the core that an
-# environment's process needs. Read by OpenMP when torch is imported, hence before it.
+# Threads that wait for work spin for a moment and then sleep: spinning on, they would take the core of an
+# environment's process. OpenMP reads this when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from agent.baselines.ppo import PPOConfig, check_installed  # noqa: E402
 from agent.runs import machine  # noqa: E402
 from agent.runs.cli import one_line_errors, parse  # noqa: E402
 from agent.runs.config import Config  # noqa: E402
-from agent.runs.fields import ConfigError  # noqa: E402
-from agent.runs.folder import folder_of, make_folders, training  # noqa: E402
-from agent.training import distributed  # noqa: E402
-from agent.training.learner import Diverged, check  # noqa: E402
-from agent.training.online import train  # noqa: E402
+from agent.runs.folder import process_folder, refuse_prefill_alone  # noqa: E402
+from agent.training import distributed, learner, online  # noqa: E402
 
 
-def main(argv: list[str]) -> None:
-    """The command."""
+def main(argv: list[str] | None = None) -> None:
+    """The command, by default with the process's own arguments."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("worldmodel").setLevel(logging.INFO)
     with one_line_errors():
-        config = parse(argv)
-        learn = _prepared(config)
+        config = parse(sys.argv[1:] if argv is None else argv)
+        machine.check(config)
+        train = baseline(config) if isinstance(config.agent, PPOConfig) else dreamer(config)
         distributed.begin()
-        with _opened(config) as folder:
+        with process_folder(config) as folder:
             try:
-                learn(config, folder)
-            except KeyboardInterrupt:
+                train(config, folder)
+            except KeyboardInterrupt:  # training has said how to resume
                 raise SystemExit(130) from None
-            except Diverged as error:
-                print(f"stopped: {error}", file=sys.stderr)
-                raise SystemExit(1) from None
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                print(f"stopped: disk full in {folder}; the last checkpoint is whole", file=sys.stderr)
-                raise SystemExit(1) from None
             finally:
                 distributed.end()
 
 
-def _prepared(config: Config) -> Callable[[Config, Path], None]:
-    """What trains this agent, once nothing speaks against it. A baseline's packages, an extra, are imported here."""
-    machine.check(config)
-    if not isinstance(config.agent, PPOConfig):
-        check(config)
-        _refuse_prefill_alone(config)
-        return train
+def dreamer(config: Config) -> Callable[[Config, Path], None]:
+    """Training in imagination. Raises ConfigError where model, environment or schedule do not fit."""
+    learner.check(config)
+    refuse_prefill_alone(config)
+    return online.train
+
+
+def baseline(config: Config) -> Callable[[Config, Path], None]:
+    """Training of a model-free baseline, whose packages are an extra. Raises ConfigError as `dreamer`."""
     check_installed(f"--agent {config.agent.name}")
     from agent.baselines import run
 
@@ -65,22 +55,6 @@ def _prepared(config: Config) -> Callable[[Config, Path], None]:
     return run.train
 
 
-def _refuse_prefill_alone(config: Config) -> None:
-    """A ConfigError for a run that would end before it learns. One that has a checkpoint may end where it is."""
-    steps, prefill = config.steps, config.train.prefill
-    if steps <= prefill and not any((folder_of(config) / "checkpoints").glob("step-*")):
-        raise ConfigError(f"steps ({steps}) must be more than train.prefill ({prefill}), after which learning begins")
-
-
-@contextmanager
-def _opened(config: Config) -> Iterator[Path]:
-    """This process's part of the run's folder, which the first process alone opens and keeps from other trainings."""
-    with training(config) if distributed.rank() == 0 else nullcontext():
-        distributed.barrier()
-        own = distributed.own_folder(folder_of(config))
-        make_folders(own)
-        yield own
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # worker processes import from here, not from the working folder
+    main()

@@ -1,17 +1,17 @@
-"""The newest frames seen at once, as a policy without memory needs them."""
+"""Frame stacking, for policies without memory."""
 
 import numpy as np
 
 
 class FrameStack:
-    """The k newest frames of each of n episodes, zeros where there were none yet, as by VecFrameStack."""
+    """Stacks the k newest frames of each of n episodes, zeros before the first, as VecFrameStack does."""
 
     def __init__(self, k: int):
         self.k = k
         self._stack: np.ndarray | None = None
 
     def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """(n, H, W, C), and where an episode begins (n,) -> (n, H, W, k * C), the newest last."""
+        """(n, H, W, C) and is_first (n,) -> (n, H, W, k * C), the newest last."""
         channels = observation.shape[-1]
         if self._stack is None:
             self._stack = np.zeros((*observation.shape[:-1], self.k * channels), observation.dtype)

@@ -16,35 +16,34 @@ class PPOConfig:
     name: str = "ppo"
     """Agent: dreamer (in the world model's dreams), or a model-free baseline: ppo, recurrent-ppo."""
     frame_stack: int = 4
-    """Newest images that the policy sees at once; vectors come one at a time."""
+    """Newest images that the policy reads at once."""
     n_steps: int = 128
     """Steps of each environment between two updates."""
     batch_size: int = 256
     """Steps in a minibatch."""
     n_epochs: int = 4
-    """Times that a rollout is gone through."""
+    """Passes over a rollout."""
     learning_rate: float = 2.5e-4
-    """Adam's."""
+    """Adam's learning rate."""
     gamma: float = 0.99
-    """Of the next step's value."""
+    """Discount."""
     lam: float = 0.95
     """Lambda of the advantages (GAE)."""
     clip_range: float = 0.1
-    """Change of an action's probability beyond which it is not pushed on."""
+    """Largest change of an action's probability ratio that is rewarded."""
     entropy_scale: float = 0.01
-    """Weight of the policy's entropy."""
+    """Scale of the policy's entropy."""
     value_scale: float = 0.5
-    """Weight of the value's squared error."""
+    """Scale of the value's squared error."""
     grad_clip: float = 0.5
     """Largest gradient norm."""
     hidden: int = 64
     """Width of the two hidden layers of policy and of value."""
     lstm_hidden_size: int = 256
-    """Width of recurrent-ppo's LSTM, which carries its memory."""
+    """Width of recurrent-ppo's LSTM."""
 
     def __post_init__(self) -> None:
-        shares = ("gamma", "lam")
-        check_numbers("agent", self, may_be_zero=("lam",), at_most_one=shares)
+        check_numbers("agent", self, may_be_zero=("lam",), at_most_one=("gamma", "lam"))
 
     @property
     def recurrent(self) -> bool:
@@ -62,18 +61,15 @@ BASELINES: dict[str, Callable[[], PPOConfig]] = {
 }
 """Default configurations by name."""
 
-UNREAD = (
-    "worldmodel.",
-    "replay.",
-    *("train.prefill", "train.replay_ratio", "train.learning_rate", "train.lr_end_fraction", "train.grad_clip"),
-    *("train.log_every", "train.video_every", "train.precision"),
-)
-"""Fields, or sections, that a run without a world model does not read."""
+READ = {
+    f"train.{name}" for name in ("eval_every", "eval_episodes", "save_every", "max_checkpoints", "threads", "device")
+}
+"""The fields of `train` that a run without a world model reads."""
 
 
 def is_unread(field: str) -> bool:
     """Whether a baseline does not read the field of this dotted name."""
-    return field.startswith(UNREAD)
+    return field.startswith(("worldmodel.", "replay.")) or (field.startswith("train.") and field not in READ)
 
 
 def check_installed(what: str) -> None:

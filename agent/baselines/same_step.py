@@ -1,4 +1,4 @@
-"""Environments in worker processes, each reset in the step that ends its episode, as Stable-Baselines3 wants them."""
+"""Environments in worker processes with SAME_STEP autoreset, as Stable-Baselines3 needs it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,17 +12,16 @@ from envs.vector import ForkserverVectorEnv
 
 
 class SameStepEnvs(VectorEnv):
-    """n environments of a name in processes of their own, with Gymnasium's SAME_STEP autoreset.
+    """n environments of a name in processes of their own, each reset in the step that ends its episode.
 
-    An episode's last observation is in `infos["final_obs"]`. Each is a vector environment of one, so that one alone
-    can be reset. Raises as `envs.make_vector`.
+    An episode's last observation is in `infos["final_obs"]`. Raises as `envs.make_vector`.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, name: str, n: int):
         self.num_envs = n
-        self._parts: list[ForkserverVectorEnv] = []
+        self._parts: list[ForkserverVectorEnv] = []  # of one environment each, so that each can be reset alone
         try:
             for _ in range(n):
                 self._parts.append(envs.make_vector(name, 1))

@@ -1,4 +1,4 @@
-"""PPO's algorithm and policy as Stable-Baselines3 and sb3-contrib have them, and how a policy plays."""
+"""PPO of Stable-Baselines3 and RecurrentPPO of sb3-contrib: the algorithm, its policy, and how that acts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +19,11 @@ from agent.runs.checkpoint import match
 from agent.runs.flatten import flatten, unflatten
 
 SMALLEST = 36
-"""Pixels that the three convolutions of Mnih et al. 2015 need at the least."""
+"""Pixels, each way, that the convolutions of Mnih et al. 2015 need at least."""
 
 
 class EnlargedCNN(NatureCNN):
-    """NatureCNN on frames too small for it, each pixel made four."""
+    """NatureCNN on frames enlarged twofold, for frames smaller than `SMALLEST`."""
 
     def __init__(self, observation_space: Box, features_dim: int = 512, normalized_image: bool = False):
         channels, height, width = observation_space.shape
@@ -35,7 +35,7 @@ class EnlargedCNN(NatureCNN):
 
 
 def algorithm(config: PPOConfig, environments: VecEnv, seed: int, device: torch.device) -> PPO | RecurrentPPO:
-    """PPO on these environments, whose images it is shown `config.frame_stack` of at once."""
+    """PPO on these environments, their newest `config.frame_stack` images stacked."""
     space = environments.observation_space
     if _is_image(space):
         environments = VecFrameStack(environments, config.frame_stack, channels_order="last")
@@ -59,7 +59,7 @@ def algorithm(config: PPOConfig, environments: VecEnv, seed: int, device: torch.
 
 
 def policy(config: PPOConfig, observations: Box, actions: Space) -> ActorCriticPolicy:
-    """The policy that `algorithm` teaches, for single spaces as environments have them; untaught."""
+    """The policy that `algorithm` trains, before training; spaces are those of one environment."""
     name, options = _name(config, observations), _options(config, observations)
     if _is_image(observations):
         height, width, channels = observations.shape
@@ -72,24 +72,24 @@ def policy(config: PPOConfig, observations: Box, actions: Space) -> ActorCriticP
 
 
 def restore(policy: ActorCriticPolicy, tensors: Mapping[str, Tensor]) -> None:
-    """Gives a policy the weights `policy/...` of a checkpoint; a CheckpointError where they are another's."""
+    """Loads the tensors `policy/...` of a checkpoint. Raises CheckpointError where they do not fit."""
     own = {name: tensor for name, tensor in tensors.items() if name.startswith("policy/")}
     match(own, flatten("policy", policy.state_dict()))
     policy.load_state_dict(unflatten("policy", own))
 
 
 class Player:
-    """A policy in n environments side by side: an `agent.training.collector.Policy`, with what it needs of the past."""
+    """An `envs.policies.Policy` that keeps the network's memory: newest frames, or the LSTM's state."""
 
     def __init__(self, policy: ActorCriticPolicy, config: PPOConfig, greedy: bool = False):
         self.policy, self.greedy = policy, greedy
         self._stack = FrameStack(config.frame_stack)
         self._memory: tuple[np.ndarray, ...] | None = None
 
-    def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """See `Policy`."""
-        seen = self._stack(observation, is_first) if observation.ndim == 4 else observation
-        actions, self._memory = self.policy.predict(seen, self._memory, is_first, self.greedy)
+    def __call__(self, observation: np.ndarray, is_first: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
+        """See `Policy`; `info` is not read."""
+        stacked = self._stack(observation, is_first) if observation.ndim == 4 else observation
+        actions, self._memory = self.policy.predict(stacked, self._memory, is_first, self.greedy)
         return actions
 
 
@@ -106,7 +106,7 @@ def _name(config: PPOConfig, space: Space) -> str:
 
 
 def _options(config: PPOConfig, space: Space) -> dict[str, Any]:
-    """The networks, as Stable-Baselines3 names their parts."""
+    """Keyword arguments of the policy's networks."""
     options: dict[str, Any] = {"lstm_hidden_size": config.lstm_hidden_size} if config.recurrent else {}
     if not _is_image(space):
         return options | {"net_arch": [config.hidden, config.hidden]}

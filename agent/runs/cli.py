@@ -4,7 +4,6 @@ Precedence: dataclass default < preset < option; in a folder that holds a run, t
 place of the first two.
 """
 
-import errno
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from agent.runs.config import AGENTS, Config, unchecked
 from agent.runs.fields import Blocks, ConfigError, Field, did_you_mean, option, refusals
 from agent.runs.flatten import CheckpointError
 from agent.runs.folder import named_after, run_folder, stored_config
+from agent.training.learner import Diverged
 
 SHORT = {"worldmodel": "worldmodel.name", "agent": "agent.name"}
 """Options that stand for a field of another name."""
@@ -81,8 +81,8 @@ def parse(argv: Sequence[str]) -> Config:
 def one_line_errors() -> Iterator[None]:
     """Turns errors that the user can mend into a line on standard error and an exit.
 
-    Exit 2 for a wrong command; 1 for a checkpoint that cannot be read or written, and for a full disk; 130 for Ctrl-C.
-    Other errors keep their traceback.
+    Exit 2 for a wrong command; 1 for a checkpoint that cannot be read or written, a full disk and training that
+    diverged; 130 for Ctrl-C. Other errors keep their traceback.
     """
     try:
         yield
@@ -90,10 +90,8 @@ def one_line_errors() -> Iterator[None]:
         _exit(2, error.args[0])
     except CheckpointError as error:
         _exit(1, error.args[0])
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _exit(1, f"stopped: disk full{f' at {error.filename}' if error.filename else ''}; the last checkpoint is whole")
+    except Diverged as error:
+        _exit(1, f"stopped: {error}")
     except KeyboardInterrupt:
         _exit(130, "stopped: the same command resumes from what is saved")
 

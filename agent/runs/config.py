@@ -12,6 +12,7 @@ import worldmodel
 from agent.actor_critic import ActorCriticConfig
 from agent.baselines.ppo import BASELINES, PPOConfig, is_unread
 from agent.runs.fields import ConfigError, did_you_mean, from_dict, refusals, to_dict
+from agent.training.optimizer import Optimizer
 from replay.atomic import write_text_atomically
 from worldmodel import plugins
 from worldmodel.checks import check_numbers
@@ -68,7 +69,7 @@ class TrainConfig:
     """AdamW learning rate of the world model."""
     lr_end_fraction: float = 1.0
     """Fraction of that rate left at the last step; it falls linearly."""
-    optimizer: Literal["adamw", "laprop"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """Of the world model and of the agent; laprop is DreamerV3's."""
     warmup: int = 0
     """Updates over which learning rates rise linearly from zero."""
@@ -192,10 +193,7 @@ def unchecked(model: str, agent: str) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the configuration as YAML, atomically; that of a baseline without the fields that it does not read."""
-    tree = to_dict(config)
-    if isinstance(config.agent, PPOConfig):
-        tree = {name: section for name, section in tree.items() if not is_unread(f"{name}.")}
-        tree["train"] = {name: value for name, value in tree["train"].items() if not is_unread(f"train.{name}")}
+    tree = to_dict(config, leave_out=is_unread if isinstance(config.agent, PPOConfig) else None)
     write_text_atomically(path, yaml.safe_dump(tree, sort_keys=False))
 
 

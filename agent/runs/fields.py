@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -127,10 +127,14 @@ def format_blocks(blocks: Blocks) -> str:
     return ",".join(f"{height}x{width}" for height, width in blocks)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as nested mappings of texts and numbers, as YAML and JSON hold them."""
-    leaves = fields(config).items()
-    return _nested({name: format_blocks(leaf.value) if leaf.kind == Blocks else leaf.value for name, leaf in leaves})
+def to_dict(config: Any, leave_out: Callable[[str], bool] | None = None) -> dict[str, Any]:
+    """The configuration as nested mappings of texts and numbers, as YAML and JSON hold them.
+
+    Args:
+        leave_out: whether to leave out the field of a dotted name.
+    """
+    leaves = {name: leaf for name, leaf in fields(config).items() if not (leave_out and leave_out(name))}
+    return _nested({n: format_blocks(leaf.value) if leaf.kind == Blocks else leaf.value for n, leaf in leaves.items()})
 
 
 def from_dict(config: Nested, tree: Any) -> Nested:

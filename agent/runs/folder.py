@@ -1,11 +1,13 @@
 """A run's folder: where it lies, what is in it, and whether a command may go on with it."""
 
+import errno
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.runs import machine
+from agent.runs.checkpoint import DiskFull
 from agent.runs.config import Config, load_config, save_config
 from agent.runs.fields import ConfigError, Field, fields, format_blocks, option
 from agent.runs.lock import run_lock
@@ -63,7 +65,7 @@ def open_run(config: Config) -> Path:
 
 @contextmanager
 def training(config: Config) -> Iterator[Path]:
-    """The folder of `open_run`, locked: no other process trains in it meanwhile."""
+    """The folder of `open_run`, locked: no other process trains in it meanwhile. Raises DiskFull."""
     folder = folder_of(config)
     stored = stored_config(folder)
     if stored is not None:
@@ -78,17 +80,25 @@ def training(config: Config) -> Iterator[Path]:
         with _one_line(folder):
             save_config(config, folder / "config.yaml")
             _make_folders(folder)
-        yield folder
+        with _full_disk(folder):
+            yield folder
 
 
 @contextmanager
 def process_folder(config: Config) -> Iterator[Path]:
     """The folder of this process, one of torchrun's: the first opens the run as `training`, the others wait for it."""
-    with training(config) if distributed.rank() == 0 else nullcontext():
+    with training(config) if distributed.rank() == 0 else _full_disk(folder_of(config)):
         distributed.barrier()
         own = distributed.own_folder(folder_of(config))
         _make_folders(own)
         yield own
+
+
+def refuse_prefill_alone(config: Config) -> None:
+    """Raises ConfigError for a run that would end before it trains; one that has a checkpoint may end where it is."""
+    steps, prefill = config.steps, config.train.prefill
+    if steps <= prefill and not any((folder_of(config) / "checkpoints").glob("step-*")):
+        raise ConfigError(f"steps ({steps}) must be more than train.prefill ({prefill}), after which training begins")
 
 
 @contextmanager
@@ -97,6 +107,16 @@ def _one_line(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(f"run folder {folder} cannot be made: {error.strerror}") from None
+
+
+@contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(f"stopped: disk full in {folder}; the last checkpoint is whole") from None
 
 
 def _make_folders(folder: Path) -> None:

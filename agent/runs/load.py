@@ -8,7 +8,6 @@ from gymnasium.spaces import Box
 from torch import nn
 
 import envs
-from agent.actor import Actor
 from agent.baselines.ppo import PPOConfig, check_installed
 from agent.runs import checkpoint, machine
 from agent.runs.checkpoint import CheckpointError
@@ -39,7 +38,7 @@ def load_policy(folder: Path) -> Trained:
         return _load_baseline(folder, config, config.agent)
     config, learner, step = load_run(folder)
     parameters = {"worldmodel": count(learner.model), "agent": count(learner.agent)}
-    return Trained(config, step, parameters, lambda n, greedy: Actor(learner, n, greedy))
+    return Trained(config, step, parameters, learner.policy)
 
 
 def _load_baseline(folder: Path, config: Config, agent: PPOConfig) -> Trained:
