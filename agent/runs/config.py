@@ -17,10 +17,9 @@ from replay.atomic import write_text_atomically
 from worldmodel import plugins
 from worldmodel.checks import check_numbers
 from worldmodel.lssvwm import LSSVWMConfig
-from worldmodel.neighbours import NeighbourConfig
 from worldmodel.rssm import RSSMConfig
 
-WorldModelConfig = LSSVWMConfig | NeighbourConfig | RSSMConfig
+WorldModelConfig = LSSVWMConfig | RSSMConfig
 """The configuration of a world model of `worldmodel.MODELS`; a plugin brings its own class."""
 
 AgentConfig = ActorCriticConfig | PPOConfig

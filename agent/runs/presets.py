@@ -7,8 +7,7 @@ import torch
 from agent.baselines.ppo import PPOConfig, is_unread
 from agent.runs.config import Config
 from agent.runs.fields import fields, replace
-from worldmodel.lssvwm import LAYER_TYPES
-from worldmodel.neighbours import NEIGHBOURS
+from worldmodel.lssvwm import LAYER_TYPES, NAMED_CONFIGS
 
 ObsType = Literal["image", "vector"]
 """What an environment shows: frames, or short vectors of numbers."""
@@ -123,14 +122,14 @@ VECTORS = _values(agent=dict(n_epochs=10, learning_rate=1e-3, clip_range=0.2, en
 def values(name: str, obs_type: ObsType, config: Config) -> Values:
     """The values of a preset for the world model and the agent of `config`, by dotted field name.
 
-    `auto` is gpu where there is a CUDA device and cpu elsewhere. A model of `worldmodel.neighbours` keeps its own
-    sizes but under debug, as does a model that has no entry in `OTHERS`; training's schedule is every model's.
+    `auto` is gpu where there is a CUDA device and cpu elsewhere. A model of `NAMED_CONFIGS` keeps its own sizes, but
+    under debug; so does one of another kind without an entry in `OTHERS`. The schedule is every model's.
     """
     if name == "auto":
         name = "gpu" if torch.cuda.is_available() else "cpu"
     found = PRESETS[name] | OVERLAYS.get((name, obs_type), {})
     model = config.worldmodel.name
-    if not (model in LAYER_TYPES or (model in NEIGHBOURS and name == "debug")):
+    if not (model in LAYER_TYPES and (model not in NAMED_CONFIGS or name == "debug")):
         found = {field: value for field, value in found.items() if not field.startswith("worldmodel.")}
         found |= OTHERS.get((name, model), {})
     if isinstance(config.agent, PPOConfig):
