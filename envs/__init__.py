@@ -6,11 +6,11 @@ processes. A name is one of
     MemoryMaze, ObjectRecall, ...     `REGISTRY`
     Atari/Pong, MiniGrid/MemoryS7     a member of a family (`envs.families`); its package is an extra
     gym:<id>                          any registered Gymnasium environment with supported spaces (`envs.gym_env`)
-    what an installed package adds    by an entry point (`envs.plugins`)
-    package.module:Callable           anything that can be imported and gives a Gymnasium environment
+    name of an entry point            an environment of an installed package (`envs.plugins`)
+    package.module:Callable           anything importable that gives a Gymnasium environment
 
-All but `gym:` names may carry options for what makes them: `ObjectRecall:delay=4..50,size=64`. Their values are
-whole numbers, floats, true or false, pairs of whole numbers `a..b`, or else strings.
+All but `gym:` names may carry options of what makes them: `ObjectRecall:delay=4..50,size=64`. Values are integers,
+floats, true or false, pairs of integers `a..b`, or else strings.
 
 This module imports nothing heavy: an environment's packages are loaded when its name is used.
 """
@@ -21,10 +21,11 @@ import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from envs import families, plugins
-from envs.errors import CannotImport, CannotMake, MissingPackage, UnknownEnvironment, WrongOptions
+from envs.errors import PluginError, UnknownEnvironment
+from envs.families import ObsType
 from envs.options import check_options, check_required, nearest, read_options
 
 if TYPE_CHECKING:
@@ -33,59 +34,45 @@ if TYPE_CHECKING:
 
     from envs.vector import ForkserverVectorEnv
 
-__all__ = [
-    "CannotImport",
-    "CannotMake",
-    "MissingPackage",
-    "UnknownEnvironment",
-    "WrongOptions",
-    "check_name",
-    "forms",
-    "obs_type",
-    "make",
-    "make_vector",
-    "names",
-]
+__all__ = ["UnknownEnvironment", "check_name", "forms", "make", "make_vector", "names", "obs_type"]
 
 # name -> ("module:callable", the options that the name stands for); one line for each environment.
 REGISTRY: dict[str, tuple[str, dict[str, Any]]] = {
-    "MemoryMaze": ("envs.memory_maze:MemoryMaze", {"size": "9x9"}),
-    "MemoryMaze-11x11": ("envs.memory_maze:MemoryMaze", {"size": "11x11"}),
-    "MemoryMaze-13x13": ("envs.memory_maze:MemoryMaze", {"size": "13x13"}),
-    "MemoryMaze-15x15": ("envs.memory_maze:MemoryMaze", {"size": "15x15"}),
-    "ObjectRecall": ("envs.recall:ObjectRecall", {}),
-    "ObjectRecall-Choice": ("envs.recall:ObjectRecallChoice", {}),
-    "SceneCut": ("envs.recall:SceneCut", {}),
+    "MemoryMaze": ("envs.memory_maze.env:MemoryMaze", {"size": "9x9"}),
+    "MemoryMaze-11x11": ("envs.memory_maze.env:MemoryMaze", {"size": "11x11"}),
+    "MemoryMaze-13x13": ("envs.memory_maze.env:MemoryMaze", {"size": "13x13"}),
+    "MemoryMaze-15x15": ("envs.memory_maze.env:MemoryMaze", {"size": "15x15"}),
+    "ObjectRecall": ("envs.recall.env:ObjectRecall", {}),
+    "ObjectRecall-Choice": ("envs.recall.env:ObjectRecallChoice", {}),
+    "SceneCut": ("envs.recall.env:SceneCut", {}),
 }
 
 GYM_PREFIX = "gym:"
 
-Kind = Literal["image", "vector"]
-
 
 @dataclass(frozen=True)
 class _Named:
-    """What a name without options stands for; `kind` is None where only a look at the spaces tells it."""
+    """What a name without options stands for; `obs_type` is None where only the spaces show it."""
 
     build: Callable[..., gymnasium.Env]
-    kind: Kind | None
+    obs_type: ObsType | None
     fixed: dict[str, Any] = field(default_factory=dict)
 
 
 def names() -> list[str]:
-    """The names in the registry and those that installed packages add, sorted; see `forms` for the others."""
+    """The names in the registry and of entry points, sorted; see `forms` for the others."""
     return sorted({*REGISTRY, *plugins.entry_points()})
 
 
 def forms() -> list[str]:
-    """`names()`, and how all other names are written, for the help."""
+    """`names()`, and the forms of all other names, for the help."""
     return [*names(), *families.forms(), f"{GYM_PREFIX}<id>", "<module>:<Callable>"]
 
 
 def check_name(name: str) -> None:
     """Raise `UnknownEnvironment` unless `make` knows the name and the options it carries; makes no environment.
 
-    Options are checked by their names; whether a value is right or one is missing, `make` says.
+    Checks the names of options; `make` checks their values and whether one is missing.
     """
     if name.startswith(GYM_PREFIX):
         _check_gym(name)
@@ -97,7 +84,11 @@ def _check_gym(name: str) -> None:
     if not _gymnasium_knows(name.removeprefix(GYM_PREFIX)):
         from gymnasium import registry
 
-        raise UnknownEnvironment(name, nearest(name, [GYM_PREFIX + id for id in registry]))
+        raise _unknown(name, nearest(name, [GYM_PREFIX + id for id in registry]))
+
+
+def _unknown(name: str, nearest: str) -> UnknownEnvironment:
+    return UnknownEnvironment(f"unknown environment {name!r}: did you mean {nearest!r}?")
 
 
 def _gymnasium_knows(id: str) -> bool:
@@ -122,38 +113,37 @@ def _resolve(name: str) -> tuple[_Named, dict[str, Any]]:
         colon, text = ("", "") if options is None else (":", options)
         named = _find_path(base)
     if named is None:
-        # Options that go with the misspelt name go with the right one too.
-        raise UnknownEnvironment(name, _nearest_name(base) + (colon + text if "=" in text else ""))
+        # The options of the misspelt name go with the right one.
+        raise _unknown(name, _nearest_name(base) + (colon + text if "=" in text else ""))
     carried = read_options(base, text) if colon else {}
     check_options(base, carried, named.build, named.fixed)
     return named, carried
 
 
 def _find(base: str) -> _Named | None:
-    """What a name without options stands for; None where it is none, or a path."""
+    """What a name without options stands for; None for a path or an unknown name."""
     if base in REGISTRY:
         return _Named(_constructor(base), "image", REGISTRY[base][1])
     if found := families.find(base):
-        return _Named(found[1], found[0].kind)
+        return _Named(found[1], found[0].obs_type)
     if base in plugins.entry_points():
-        return _outside(base, plugins.load_entry_point(base))
+        return _adapted(base, plugins.load_entry_point(base))
     return None
 
 
 def _find_path(base: str) -> _Named:
     try:
-        return _outside(base, plugins.load_path(base))
-    except CannotImport as error:
+        return _adapted(base, plugins.load_path(base))
+    except PluginError as error:
         if plugins.has_package(base):
             raise
-        # A path, or a name misspelt: both are spoken of.
         near = _nearest_name(base)
-        hint = "a package of one's own has to be installed, or its folder in PYTHONPATH"
-        raise CannotImport(f"{error}; the nearest known name is {near!r}; {hint}") from error
+        hint = "install the package, or put its folder into PYTHONPATH"
+        raise PluginError(f"{error}; the nearest known name is {near!r}; {hint}") from error
 
 
-def _outside(base: str, build: Callable[..., gymnasium.Env]) -> _Named:
-    """Another package's environment, with what it observes made what world models take."""
+def _adapted(base: str, build: Callable[..., gymnasium.Env]) -> _Named:
+    """Another package's environment, with observations and actions as world models take them."""
 
     @functools.wraps(build)
     def adapted(**options: Any) -> gymnasium.Env:
@@ -165,13 +155,13 @@ def _outside(base: str, build: Callable[..., gymnasium.Env]) -> _Named:
 
 
 def _nearest_name(name: str) -> str:
-    """The name that this one, without options, was meant to be."""
+    """The known name that is most like this one, without options."""
     from gymnasium import registry
 
     if name in registry:
         return GYM_PREFIX + name
     members = families.installed_names()
-    # A member is known by its name in the family too: `Pong`; Gymnasium's own by theirs without a version: `CartPole`.
+    # Members are also found by their names in the family (`Pong`), Gymnasium's own without a version (`CartPole`).
     own = {spec.name: GYM_PREFIX + id for id, spec in registry.items() if _is_gymnasiums(spec)}
     known = own | members | {name: name for name in [*members.values(), *names()]}
     return known[nearest(name, known)]
@@ -182,15 +172,15 @@ def _is_gymnasiums(spec: EnvSpec) -> bool:
 
 
 def _constructor(base: str) -> Callable[..., gymnasium.Env]:
-    """What makes the environments of this name in the registry."""
+    """What makes an environment of the registry."""
     module, attribute = REGISTRY[base][0].split(":")
     return getattr(importlib.import_module(module), attribute)
 
 
-def obs_type(name: str) -> Kind:
-    """What the observations of an environment are. Raises as `make`."""
+def obs_type(name: str) -> ObsType:
+    """Whether an environment's observations are images or vectors. Raises as `make`."""
     if not name.startswith(GYM_PREFIX):
-        known = _resolve(name)[0].kind
+        known = _resolve(name)[0].obs_type
         if known is not None:
             return known
     environment = make(name)
@@ -204,12 +194,11 @@ def make(name: str, **options: Any) -> gymnasium.Env:
 
     Args:
         name: see the top of this module.
-        options: passed to the environment, e.g. `labels=True` for Memory Maze; they go before the name's.
+        options: passed to the environment, e.g. `labels=True` for Memory Maze; they override the name's.
 
     Raises:
-        UnknownEnvironment: no environment has this name, or not the options it carries, or it has to have others, or
-            a package is missing.
-        ValueError: an environment whose spaces are not supported, or an option's value that is wrong.
+        UnknownEnvironment: an unknown name, an unknown or missing option, or a missing package (`envs.errors`).
+        ValueError: unsupported spaces, or a wrong value of an option.
     """
     if name.startswith(GYM_PREFIX):
         _check_gym(name)
@@ -223,16 +212,12 @@ def make(name: str, **options: Any) -> gymnasium.Env:
     except TypeError as error:
         if not carried:
             raise
-        # A value of the wrong type in a name is the user's to mend, as any other wrong value.
+        # A value of the wrong type in a name is a wrong value like any other.
         raise ValueError(f"{name}: {error}") from error
 
 
 def make_vector(name: str, n: int, **options: Any) -> ForkserverVectorEnv:
-    """n environments of one name, each in a worker process of its own; see `envs.vector`.
-
-    Raises:
-        UnknownEnvironment, ValueError, RuntimeError: as from `make`, or n is less than 1.
-    """
+    """n environments, each in a worker process (`envs.vector`). Raises as `make`, and ValueError for n < 1."""
     check_name(name)
     from envs.vector import ForkserverVectorEnv
 

@@ -1,7 +1,7 @@
 """Environments that a package brings many of, under a prefix: `Atari/Pong`, `MiniGrid/MemoryS7`, ...
 
-The packages are extras. A family's module has `members()`, the names that may follow the prefix, and what makes one
-of them; it is imported, and the package with it, when a name with its prefix is used.
+The packages are extras. A family's module has `members()`, the names that may follow the prefix, and a callable that
+makes one of them. It is imported, and the package with it, when a name with the prefix is used.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from envs.errors import MissingPackage
+from envs.errors import MissingPackageError
+
+ObsType = Literal["image", "vector"]
 
 
 @dataclass(frozen=True)
 class Family:
     """Args:
-    maker: "module:callable", called with a member's name and options; the module has `members()`.
-    package, project, extra: what is imported, what it is called where it is installed from, and our extra.
-    member: what may follow the prefix, in words for the help.
-    kind: of the observations of all members.
+    maker: "module:callable", called with a member's name and options.
+    package, project, extra: the module to import, the project to install, and the extra of this package.
+    member: placeholder of a member in the help.
+    obs_type: of all members.
     """
 
     maker: str
@@ -30,27 +32,27 @@ class Family:
     project: str
     extra: str
     member: str
-    kind: Literal["image", "vector"]
+    obs_type: ObsType
 
 
 FAMILIES = {
-    "Atari": Family("envs.atari:Atari", "ale_py", "ale-py", "atari", "<Game>", "image"),
+    "Atari": Family("envs.atari.env:Atari", "ale_py", "ale-py", "atari", "<Game>", "image"),
     "MiniGrid": Family("envs.grid:make_grid", "minigrid", "minigrid", "minigrid", "<Name>", "image"),
     "POPGym": Family("envs.popgym_env:make_popgym", "popgym", "popgym", "popgym", "<Name>", "vector"),
 }
 
 
 def find(base: str) -> tuple[Family, Callable[..., Any]] | None:
-    """The family of this name without options, and what makes it from its options; None where none has the name.
+    """The family of a name without options, and what makes the member from its options; None for other names.
 
-    Raises `MissingPackage` where the prefix is right and the family's package is not installed.
+    Raises `MissingPackageError` where the family's package is not installed.
     """
     prefix, slash, member = base.partition("/")
     if not slash or prefix not in FAMILIES:
         return None
     family = FAMILIES[prefix]
     if not _is_installed(family):
-        raise MissingPackage(f"{prefix} needs {family.project}: pip install 'lssvwm[{family.extra}]'")
+        raise MissingPackageError(f"{prefix} needs {family.project}: pip install 'lssvwm[{family.extra}]'")
     if member not in _members(family):
         return None
     module, attribute = family.maker.split(":")
@@ -58,7 +60,7 @@ def find(base: str) -> tuple[Family, Callable[..., Any]] | None:
 
 
 def installed_names() -> dict[str, str]:
-    """Members, as they are called in their families, and their names, where packages are installed; imports these."""
+    """member -> full name, of the families whose packages are installed; imports these."""
     installed = {prefix: family for prefix, family in FAMILIES.items() if _is_installed(family)}
     return {member: f"{prefix}/{member}" for prefix, family in installed.items() for member in _members(family)}
 

@@ -10,30 +10,30 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import RescaleAction
 
-from envs.errors import CannotMake
-from envs.pictures import PICTURE, to_picture
+from envs.errors import MakeError
+from envs.images import IMAGE_SHAPE, to_image
 
 
 def make_gym(id: str, **options: Any) -> gymnasium.Env:
-    """`gymnasium.make(id, **options)` with observations as the world model takes them.
+    """`gymnasium.make(id, **options)` with observations and actions as world models take them.
 
-    Images, (H, W), (H, W, 1) or (H, W, 3) uint8, come out as (64, 64, 3) uint8; vectors, (D,) of any number
-    type, as (D,) float32. Continuous actions, (A,) between bounds, go from -1 to 1.
+    Images, (H, W), (H, W, 1) or (H, W, 3) uint8, become (64, 64, 3) uint8; vectors, (D,) of any numeric type, (D,)
+    float32. Continuous actions, (A,) between bounds, are scaled to -1..1.
 
     Raises:
-        ValueError: the observations are neither images nor vectors, or the actions are neither discrete from 0 nor
-            a vector of bounded numbers.
-        CannotMake: Gymnasium cannot make the environment, in its own words.
+        ValueError: observations that are neither images nor vectors, or actions that are neither discrete from 0 nor
+            vectors of bounded floats.
+        MakeError: Gymnasium cannot make the environment; the message is Gymnasium's.
     """
     try:
         env = gymnasium.make(id, **options)
     except (gymnasium.error.Error, ImportError) as error:
-        raise CannotMake(f"gym:{id} cannot be made: {' '.join(str(error).split())}") from error
+        raise MakeError(f"gym:{id} cannot be made: {' '.join(str(error).split())}") from error
     return adapt(env, f"gym:{id}")
 
 
 def adapt(env: gymnasium.Env, name: str) -> gymnasium.Env:
-    """An environment that is already made, as `make_gym`; the name is for the message of the ValueError."""
+    """As `make_gym`, for an environment that is made; `name` is for the message of the ValueError."""
     problem = _problem(env)
     if problem:
         env.close()
@@ -44,7 +44,7 @@ def adapt(env: gymnasium.Env, name: str) -> gymnasium.Env:
 
 
 def _problem(env: gymnasium.Env) -> str | None:
-    """What keeps this environment from use, as the rest of a sentence, or None."""
+    """Why the environment's spaces are not supported, as the rest of a sentence; None where they are."""
     action, observation = env.action_space, env.observation_space
     if isinstance(action, Box):
         if len(action.shape) != 1 or not action.is_bounded() or not np.issubdtype(action.dtype, np.floating):
@@ -66,16 +66,16 @@ def _problem(env: gymnasium.Env) -> str | None:
 
 
 class ImageObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
-    """Images of any size as (64, 64, 3) uint8; grey ones have their one channel three times."""
+    """Images of any size as (64, 64, 3) uint8; gray is repeated in the three channels."""
 
     def __init__(self, env: gymnasium.Env) -> None:
         # Recorded so that Gymnasium can make the environment again from its spec.
         RecordConstructorArgs.__init__(self)
         gymnasium.ObservationWrapper.__init__(self, env)
-        self.observation_space = Box(0, 255, PICTURE, np.uint8)
+        self.observation_space = Box(0, 255, IMAGE_SHAPE, np.uint8)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
-        return to_picture(observation)
+        return to_image(observation)
 
 
 class VectorObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
@@ -87,7 +87,7 @@ class VectorObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
         gymnasium.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         assert isinstance(space, Box)
-        # Bounds beyond float32 become infinite, which is what they mean.
+        # Bounds beyond float32 become infinite.
         with np.errstate(over="ignore"):
             low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         self.observation_space = Box(low, high, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Occlusion frames, whole or in part, so that what was seen before must be remembered."""
+"""Hides frames, whole or in part, so that what was seen before must be remembered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The part of a (64, 64, 3) picture that a mask covers: a half, or of the middle a half of each side.
+# The part of a (64, 64, 3) image that a mask covers: a half, or the middle quarter.
 _ALL, _FIRST, _LAST, _MIDDLE = slice(0, 64), slice(0, 32), slice(32, 64), slice(16, 48)
 REGIONS: dict[str, tuple[slice, slice]] = {  # rows and columns
     "top": (_FIRST, _ALL),
@@ -19,13 +19,13 @@ REGIONS: dict[str, tuple[slice, slice]] = {  # rows and columns
 
 @dataclass(frozen=True)
 class Occlusion:
-    """What of an episode's pictures, (64, 64, 3) uint8, is black.
+    """What of an episode's images, (64, 64, 3) uint8, is black.
 
     Args:
-        flicker: the probability with which a frame is hidden, each by itself (Hausknecht and Stone, arXiv
-            1507.06527, have 0.5).
-        blackout: (n, m) hides the last n frames of every m, counted from the reset's, so an episode begins in
-            sight. A hidden stretch longer than any short window needs memory, where flicker alone needs little.
+        flicker: the probability that a frame is hidden, each independently (Hausknecht and Stone, arXiv 1507.06527,
+            use 0.5).
+        blackout: (n, m) hides the last n frames of every m, counted from the reset's. Unlike flicker, it needs memory
+            over more than a few frames.
         mask: a key of `REGIONS`, hidden in every frame.
 
     Raises:
@@ -45,17 +45,17 @@ class Occlusion:
             raise ValueError(f"mask must be one of {', '.join(REGIONS)}, not {self.mask!r}")
 
     def hides(self, index: int, random: np.random.Generator) -> bool:
-        """Whether the episode's frame of this number, the reset's being 0, is hidden whole; may draw a number."""
+        """Whether frame `index` of the episode (the reset's is 0) is hidden whole; may draw from `random`."""
         if self.blackout is not None:
             hidden, period = self.blackout
             if index % period >= period - hidden:
                 return True
         return self.flicker > 0 and random.random() < self.flicker
 
-    def cover(self, picture: np.ndarray) -> None:
+    def cover(self, image: np.ndarray) -> None:
         """Black out the masked region, in place."""
         if self.mask is not None:
-            picture[REGIONS[self.mask]] = 0
+            image[REGIONS[self.mask]] = 0
 
 
 def _is_blackout(value: object) -> bool:

@@ -8,18 +8,18 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from envs.errors import WrongOptions
+from envs.errors import OptionError
 
 
 def read_options(base: str, text: str) -> dict[str, Any]:
-    """`delay=4..50,size=64` -> {"delay": (4, 50), "size": 64}. Raises `WrongOptions`."""
+    """`delay=4..50,size=64` -> {"delay": (4, 50), "size": 64}. Raises `OptionError`."""
     options: dict[str, Any] = {}
     for part in text.split(","):
         option, equals, value = part.partition("=")
         if not (option and equals and value):
-            raise WrongOptions(f"{base} has an option {part!r} in its name: options are written {base}:name=value,...")
+            raise OptionError(f"{base} has an option {part!r} in its name: options are written {base}:name=value,...")
         if option in options:
-            raise WrongOptions(f"{base} has the option {option!r} twice in its name")
+            raise OptionError(f"{base} has the option {option!r} twice in its name")
         options[option] = read_value(value)
     return options
 
@@ -39,7 +39,7 @@ def read_value(text: str) -> Any:
 
 
 def check_options(base: str, options: Collection[str], build: Callable[..., Any], fixed: Collection[str]) -> None:
-    """Raise `WrongOptions` for one that `build` does not take or that is `fixed` already."""
+    """Raise `OptionError` for one that `build` does not take or that is `fixed` already."""
     parameters = inspect.signature(build).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     known = [parameter.name for parameter in parameters if _is_named(parameter) and parameter.name not in fixed]
@@ -47,19 +47,19 @@ def check_options(base: str, options: Collection[str], build: Callable[..., Any]
         if option in known or (takes_any and option not in fixed):
             continue
         if not known:
-            raise WrongOptions(f"{base} has no option {option!r}: it has none at all")
-        raise WrongOptions(f"{base} has no option {option!r}: did you mean {nearest(option, known)!r}?")
+            raise OptionError(f"{base} has no option {option!r}: it has none at all")
+        raise OptionError(f"{base} has no option {option!r}: did you mean {nearest(option, known)!r}?")
 
 
 def check_required(name: str, given: Collection[str], build: Callable[..., Any]) -> None:
-    """Raise `WrongOptions` where `build` has to have options that are not `given`; the name is for the message."""
+    """Raise `OptionError` where `build` has to have options that are not `given`; the name is for the message."""
     parameters = inspect.signature(build).parameters.values()
     required = [parameter.name for parameter in parameters if _is_named(parameter) and _has_no_default(parameter)]
     missing = [option for option in required if option not in given]
     if missing:
         wants = f"option{'s' if missing[1:] else ''} {', '.join(map(repr, missing))}"
         carried = name + ("," if "=" in name else ":")
-        raise WrongOptions(f"{name} needs the {wants}: write {carried}{','.join(f'{m}=value' for m in missing)}")
+        raise OptionError(f"{name} needs the {wants}: write {carried}{','.join(f'{m}=value' for m in missing)}")
 
 
 def _has_no_default(parameter: inspect.Parameter) -> bool:

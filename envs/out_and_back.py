@@ -1,4 +1,4 @@
-"""Scripted walkers for Memory Maze that go out and come back the same way, so that what they meet was seen."""
+"""Scripted policies for Memory Maze that go out and come back the same way, so that what they see was seen before."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ OUT, BACK = 0, 1  # the label `phase`
 TURN = 20
 """Steps of a full turn on the spot: 18.4 degrees each."""
 LOOKS = 0.25
-"""The chance to look around in a cell entered for the first time; in the start it is certain."""
+"""The chance to look around in a cell entered for the first time; it is 1 in the start cell."""
 ARRIVED = 0.3
 """Distance in cells at which the middle of a cell counts as reached: a step is a quarter of a cell."""
 CELL_STEPS, CORNER_STEPS = 5, 7
 """Steps to the next cell, and for a change of direction before it; generous."""
 SHORTEST, LONGEST = 40, 400
-"""Steps of an excursion, out and back."""
+"""Steps of one trajectory of `RepeatedOutAndBack`."""
 
 
 class OutAndBack:
-    """The retrieval walk of LSSVWM (arXiv 2505.20171, section 5): a path, and then the same path reversed.
+    """The retrieval trajectory of LSSVWM (arXiv 2505.20171, section 5): a path, then the same path reversed.
 
-    In the first half of the steps it walks to random cells, one after another. In the second half it visits the
-    cells of that walk in reverse order. It always walks from one cell's middle to the next one's, and without
-    noise.
+    In the first half of the steps it goes to random cells, one after another; in the second half it visits the same
+    cells in reverse order. It goes from the middle of a cell to the middle of the next, without noise.
 
-    It cannot walk backwards: it turns round, and sees on the way back what was behind it on the way out. So that
-    this was seen too, it looks around, by a full turn on the spot, in the start and in a quarter of the cells
-    that it enters for the first time. On the way back it looks around again in these cells, as long as time to
-    walk the rest is left. Where no time is left to reach another cell, at the end of either half, it turns.
+    It cannot go backwards: it turns round, and on the way back sees what was behind it on the way out. To have seen
+    this before, it looks around, by a full turn on the spot, in the start cell and in a quarter of the cells that it
+    enters for the first time, and again in these cells on the way back as long as time for the rest is left. It also
+    turns on the spot when no time is left to reach another cell, at the end of either half.
 
     Args:
-        steps: of the whole episode, at least 2; even numbers are split in half, of odd ones more is the way back.
-            From about 100 on, the time suffices to come back.
-        seed: of the goals and of where it looks around.
+        steps: of the whole episode, at least 2; of an odd number the longer half is the way back. The time suffices to
+            come back from about 100 steps on.
+        seed: of the goals and the cells to look around in.
     """
 
     def __init__(self, steps: int, seed: int) -> None:
@@ -53,11 +52,11 @@ class OutAndBack:
 
     @property
     def phase(self) -> int:
-        """OUT or BACK: of the last action, OUT before the first."""
+        """OUT or BACK, of the last action; OUT before the first."""
         return BACK if self._taken > self._half else OUT
 
     def act(self, info: Mapping[str, Any]) -> int:
-        """The next action; maze_layout, agent_pos and agent_dir of `info` are read, of the frame before it."""
+        """The next action; reads maze_layout, agent_pos and agent_dir of `info`, of the frame before it."""
         here = cell_of(info["agent_pos"])
         if self._taken <= self._half and self._visited[-1:] != [here]:
             self._visited.append(here)
@@ -74,7 +73,7 @@ class OutAndBack:
         return steer(np.asarray(info["agent_dir"]), centre(self._route[0]) - np.asarray(info["agent_pos"]))
 
     def _arrive(self, position: np.ndarray, here: Cell) -> None:
-        """Strike the next cell off the route if its middle is reached, and decide whether to look around there."""
+        """Removes the next cell from the route if its middle is reached, and decides whether to look around there."""
         if self._turning or not self._route or np.linalg.norm(centre(self._route[0]) - position) > ARRIVED:
             return
         self._route.pop(0)
@@ -86,34 +85,34 @@ class OutAndBack:
             elif fresh and (not self._looked or self._rng.random() < LOOKS):
                 self._looked.append(here)
                 self._turning = TURN
-        elif here in self._looked and self._steps - self._taken >= TURN + _walking([here, *self._route]):
+        elif here in self._looked and self._steps - self._taken >= TURN + _path_steps([here, *self._route]):
             self._turning = TURN
 
 
 class RepeatedOutAndBack:
-    """One walk out and back after another, to teach a world model that what was seen comes again, soon and late.
+    """One `OutAndBack` after another, log-uniformly of `SHORTEST` to `LONGEST` steps.
 
-    Each is an `OutAndBack` of `SHORTEST` to `LONGEST` steps, evenly by their logarithm.
+    As training data: what was seen comes again after short and long times.
 
     Args:
-        seed: of the walks.
+        seed: of the lengths and the trajectories.
     """
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        self._left = 0  # steps of the walk
+        self._left = 0  # steps of the trajectory
 
     def act(self, info: Mapping[str, Any]) -> int:
         """The next action; `info` as for `OutAndBack`."""
         if not self._left:
             self._left = round(np.exp(self._rng.uniform(np.log(SHORTEST), np.log(LONGEST))))
-            self._walk = OutAndBack(self._left, int(self._rng.integers(1 << 32)))
+            self._trajectory = OutAndBack(self._left, int(self._rng.integers(1 << 32)))
         self._left -= 1
-        return self._walk.act(info)
+        return self._trajectory.act(info)
 
 
-def _walking(cells: Sequence[Cell]) -> int:
-    """Steps that suffice to walk along these cells, with a turn at the beginning."""
+def _path_steps(cells: Sequence[Cell]) -> int:
+    """Steps that suffice to go along these cells, with a turn at the beginning."""
     moves = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(cells, cells[1:], strict=False)]
     corners = 1 + sum(a != b for a, b in zip(moves, moves[1:], strict=False))
     return CELL_STEPS * len(moves) + CORNER_STEPS * corners

@@ -1,7 +1,7 @@
-"""Environments of other packages, by an entry point or by the path to what makes them.
+"""Environments of other packages, by entry point or by path.
 
-An installed package adds names by entry points of the group `lssvwm.environments`, `name = "module:callable"`. What
-can be imported is also reached without one, by `module:Callable` as its name. docs/add_an_environment.md has examples.
+An installed package adds names by entry points of the group `lssvwm.environments`, `name = "module:callable"`. Whatever
+can be imported is also named by its path, `module:Callable`. docs/add_an_environment.md has examples.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from envs.errors import CannotImport
+from envs.errors import PluginError
 
 GROUP = "lssvwm.environments"
 
@@ -21,7 +21,7 @@ _PATH = re.compile(r"(?P<base>[^\W\d][\w.]*:[^\W\d]\w*)(?::(?P<options>.*))?")
 
 
 def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    """What installed packages add, by name."""
+    """The entry points of installed packages, by name."""
     return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
 
 
@@ -32,23 +32,14 @@ def split_path(name: str) -> tuple[str, str | None] | None:
 
 
 def load_entry_point(name: str) -> Callable[..., Any]:
-    """What makes the environment of this name. Raises `CannotImport`."""
+    """The callable of an entry point. Raises `PluginError`."""
     point = entry_points()[name]
-    try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        raise CannotImport(f"{name}, an entry point to {point.value}, cannot be imported: {_line(error)}") from error
+    return _import(point.value, f"{name}, an entry point to {point.value}, cannot be imported")
 
 
 def load_path(base: str) -> Callable[..., Any]:
-    """What `package.module:Callable` names. Raises `CannotImport`."""
-    module, attribute = base.split(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise CannotImport(
-            f"{base} is no known environment, and as a path it cannot be imported: {_line(error)}"
-        ) from error
+    """The callable that `package.module:Callable` names. Raises `PluginError`."""
+    return _import(base, f"{base} is no known environment, and as a path it cannot be imported")
 
 
 def has_package(base: str) -> bool:
@@ -56,5 +47,8 @@ def has_package(base: str) -> bool:
     return importlib.util.find_spec(re.split("[.:]", base)[0]) is not None
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _import(path: str, problem: str) -> Callable[..., Any]:
+    try:
+        return importlib.metadata.EntryPoint(path, path, GROUP).load()
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{problem}: {' '.join(str(error).split())}") from error

@@ -22,19 +22,18 @@ def members() -> list[str]:
 def make_popgym(name: str) -> gymnasium.Env:
     """`popgym-<name>-v0` with observations as `FlatObservation` and actions as `envs.gym_env` takes them.
 
-    The package asks that some observations be joined with the action before; a world model is told the action in
-    any case.
+    The last action, which the package adds to some observations, is left out: a world model gets it in any case.
 
     Raises:
-        ValueError: its actions are several choices at once (Battleship, MineSweeper).
+        ValueError: actions of several choices at once (Battleship, MineSweeper).
     """
-    # Gymnasium's checker warns of the older habits in the package, which do no harm.
+    # Gymnasium's checker warns of harmless, older conventions in the package.
     env = gymnasium.make(f"{PREFIX}{name}{SUFFIX}", disable_env_checker=True)
     return adapt(FlatObservation(env), f"POPGym/{name}")
 
 
 class FlatObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
-    """Numbers as they are, choices one-hot, one after the other: (D,)."""
+    """(D,): numbers as they are and choices one-hot, concatenated."""
 
     def __init__(self, env: gymnasium.Env) -> None:
         # Recorded so that Gymnasium can make the environment again from its spec.

@@ -1,13 +1,14 @@
 """Which OpenGL backend MuJoCo renders with, chosen before it is imported.
 
-dm_control reads `MUJOCO_GL` once, at import, and PyOpenGL cannot change platform afterwards; so EGL is tried
-here through ctypes, which leaves nothing behind if it fails.
+dm_control reads `MUJOCO_GL` at import, and PyOpenGL cannot change its platform afterwards, so EGL is tried through
+ctypes, which has no lasting effect if it fails.
 """
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import itertools
 import os
 
 HELP = (
@@ -28,7 +29,7 @@ def choose_gl() -> str:
     """Set `MUJOCO_GL` if the user has not: EGL if a context can be made, else OSMesa. Returns the value.
 
     Raises:
-        RuntimeError: neither works; the message gives the command that helps.
+        RuntimeError: neither works; the message gives the command to run.
     """
     chosen = os.environ.get("MUJOCO_GL")
     if chosen:
@@ -72,17 +73,8 @@ def _makes_context(egl: ctypes.CDLL, display: int | None) -> bool:
     """Whether this EGL display can be initialised and gives an OpenGL context; both are released again."""
     if not display or not egl.eglInitialize(ctypes.c_void_p(display), None, None):
         return False
-    attributes = (ctypes.c_int * 7)(
-        *(
-            _EGL_SURFACE_TYPE,
-            _EGL_PBUFFER_BIT,
-            _EGL_RENDERABLE_TYPE,
-            _EGL_OPENGL_BIT,
-            _EGL_DEPTH_SIZE,
-            24,
-            _EGL_NONE,
-        )
-    )
+    wanted = {_EGL_SURFACE_TYPE: _EGL_PBUFFER_BIT, _EGL_RENDERABLE_TYPE: _EGL_OPENGL_BIT, _EGL_DEPTH_SIZE: 24}
+    attributes = (ctypes.c_int * 7)(*itertools.chain(*wanted.items()), _EGL_NONE)
     config, count = ctypes.c_void_p(), ctypes.c_int(0)
     handle = ctypes.c_void_p(display)
     egl.eglChooseConfig(handle, attributes, ctypes.byref(config), 1, ctypes.byref(count))
@@ -96,12 +88,9 @@ def _makes_context(egl: ctypes.CDLL, display: int | None) -> bool:
 
 
 def _osmesa_works() -> bool:
-    """Whether the OSMesa library loads; it renders in memory, so there is no device to ask."""
+    """Whether the OSMesa library loads; it renders in memory, so there is no device to try."""
     library = ctypes.util.find_library("OSMesa")
-    if library is None:
-        return False
     try:
-        ctypes.CDLL(library)
+        return library is not None and bool(ctypes.CDLL(library))
     except OSError:
         return False
-    return True

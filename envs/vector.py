@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
-from types import ModuleType
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -16,13 +13,13 @@ from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoA
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from envs.forkserver import start_process
 from envs.worker import serve
 
 _JOIN_SECONDS = 5.0
 _DEATHS = 3  # of an environment's process, without a step between, after which it is not started again
-_SEEDS = (
-    1_000_000  # seeds that follow from others stay below; evaluation's begin here (`agent.training.evaluation.SEEDS`)
-)
+TRAINING_SEEDS = 1_000_000
+"""Seeds of restarted workers stay below; evaluation's begin here."""
 
 StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -49,19 +46,18 @@ class ForkserverVectorEnv(VectorEnv):
     Autoreset is NEXT_STEP: the step after an episode's end ignores the action and gives the first observation
     of the next episode, reward 0, terminated and truncated False.
 
-    A worker that dies is started again. For the step in which it died it gives its last observation, reward
-    0, truncated True and `info["worker_restarted"]`, with a warning; the next step resets it, with a seed
-    below 1,000,000 that follows from the seed of `reset`, the worker's number and the number of its restarts.
+    A worker that dies is started again, with a warning. The step in which it died gives its last observation, reward 0,
+    truncated True and `info["worker_restarted"]`; the next step resets it, with a seed below `TRAINING_SEEDS` that
+    depends on the seed of `reset`, the worker's index and its number of restarts.
 
     Args:
         name, options: passed to `envs.make` in the worker.
         n: how many environments, at least 1.
 
     Raises:
-        ValueError, RuntimeError: n is less than 1, or `envs.make` refuses, in its own words.
-        WorkerError: `envs.make` failed in another way; later, from any call, an environment raised an
-            exception, gave what cannot be pickled, died again before its first observation, or died for the
-            third time without a step between.
+        ValueError, RuntimeError: n is less than 1, or as raised by `envs.make`.
+        WorkerError: `envs.make` failed in another way; from any later call: an environment raised an exception, gave
+            what cannot be pickled, died twice in a reset, or died for the third time without a step between.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -188,7 +184,7 @@ class ForkserverVectorEnv(VectorEnv):
         return self._observations.copy(), rewards, terminated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End all worker processes: by request, then by force."""
+        """Ends all worker processes."""
         for worker in self._workers:
             worker.send("close", None)
         for worker in self._workers:
@@ -198,11 +194,11 @@ class ForkserverVectorEnv(VectorEnv):
         self._workers[i].send("reset", (self._next_seeds[i], options))
 
     def _take_reset(self, i: int, options: dict[str, Any] | None) -> dict[str, Any]:
-        """Store environment i's first observation, return its info; a worker that died is tried once more."""
+        """Stores environment i's first observation and returns its info; a worker that died is tried once more."""
         try:
             answer = self._call(i, "reset")
         except WorkerDied as death:
-            # A seed that it was given and never used is still the right one.
+            # A seed that was given and never used is still right.
             self._restart(i, death, self._next_seeds[i])
             self._send_reset(i, options)
             try:
@@ -224,7 +220,7 @@ class ForkserverVectorEnv(VectorEnv):
         return answer
 
     def _call(self, i: int, kind: str) -> Any:
-        """Worker i's answer of this kind; its spaces, the first thing a new worker sends, are passed over."""
+        """Worker i's answer of this kind; skips the spaces, which a new worker sends first."""
         while True:
             received, answer = self._workers[i].receive()
             if received == "error":
@@ -235,13 +231,13 @@ class ForkserverVectorEnv(VectorEnv):
                 return answer
 
     def _restart(self, i: int, death: WorkerDied, seed: int | None = None) -> None:
-        """Start a new process for environment i, without waiting for it; WorkerError where that has not helped."""
+        """Starts a new process for environment i, without waiting for it; WorkerError after `_DEATHS`."""
         self._deaths[i] += 1
         if self._deaths[i] >= _DEATHS:
             times = f"{self._deaths[i]} times without a step between"
             raise WorkerError(f"environment {i} ({self._name}) died {times} ({death})") from death
         self._restarts[i] += 1
-        # The number makes each message new: Python shows the same one only once.
+        # With the number, since Python shows equal warnings only once.
         warnings.warn(
             f"worker {i} of {self._name} died ({death}): its episode ends here, restart {self._restarts[i]}",
             stacklevel=4,
@@ -250,7 +246,7 @@ class ForkserverVectorEnv(VectorEnv):
         self._workers[i] = _Worker(self._name, self._options)
         if seed is None:
             sequence = np.random.SeedSequence(self._root_seed, spawn_key=(i, self._restarts[i]))
-            seed = int(sequence.generate_state(1)[0]) % _SEEDS
+            seed = int(sequence.generate_state(1)[0]) % TRAINING_SEEDS
         self._next_seeds[i] = seed
 
     def _check_open(self) -> None:
@@ -267,56 +263,28 @@ class _Worker:
     """One worker process and the parent's end of its pipe."""
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
-        # fork hangs once a process has a GL context; spawn would import numpy and gymnasium for each worker.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["envs._worker_threads", "envs.worker", "gymnasium"])
-        self._pipe: Connection
-        self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, name, options), daemon=True)
-        with _no_main_module():
-            self.process.start()
-        # With this copy closed, the pipe reads as ended when the worker does.
-        theirs.close()
+        self.process, self._pipe = start_process(serve, name, options)
 
     def send(self, request: str, argument: Any) -> None:
-        """Send a request; one to a dead worker is dropped, since `receive` will tell."""
-        try:
+        """Sends a request; `receive` raises where the worker is dead."""
+        with suppress(OSError):
             self._pipe.send((request, argument))
-        except OSError:
-            pass
 
     def receive(self) -> tuple[str, Any]:
         """The next answer; raises WorkerDied if there will be none."""
         wait([self._pipe, self.process.sentinel])
-        try:
+        with suppress(EOFError, OSError):
             # A worker that answered and then died has its answer in the pipe still.
             if self._pipe.poll():
                 return self._pipe.recv()
-        except (EOFError, OSError):
-            pass
         self.process.join(_JOIN_SECONDS)
         raise WorkerDied(f"exit code {self.process.exitcode}")
 
     def end(self) -> None:
-        """Wait a little for the process to end, then make it."""
+        """Ends the process, by force if it does not end by itself."""
         self._pipe.close()
         for stop in (lambda: None, self.process.terminate, self.process.kill):
             stop()
             self.process.join(_JOIN_SECONDS)
             if not self.process.is_alive():
                 return
-
-
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Hide the program's main module while a worker starts.
-
-    multiprocessing imports it again in each worker, and here it is a trainer that imports torch: seconds and
-    hundreds of megabytes for each, for a worker that needs none of it.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -1,4 +1,4 @@
-"""Scripted walkers for Memory Maze, led by the labels: to the targets, or to random cells. For tests and data."""
+"""Scripted policies for Memory Maze that read its labels: to the target, or to random cells."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 STAY, FORWARD, LEFT, RIGHT, FORWARD_LEFT, FORWARD_RIGHT = range(6)
 Cell = tuple[int, int]
 
-# Angles to the next waypoint (radians): beyond the first turn on the spot, within the second go straight.
+# Angles to the next waypoint (radians): above the first turn on the spot, below the second go straight.
 _TURN_ON_THE_SPOT, _STRAIGHT = 0.9, 0.2
 
 
 class Waypoints:
-    """Walks the shortest path to the current target, or to a given goal, cell by cell.
+    """Goes the shortest path to the current target, or to a given goal, cell by cell.
 
     Args:
         noise: probability of a random action in place of the chosen one.
@@ -30,8 +30,7 @@ class Waypoints:
     def act(self, info: Mapping[str, Any], goal: np.ndarray | None = None) -> int:
         """The action towards `goal`, (2,) in cells, by default the current target.
 
-        `info` is that of `envs.make("MemoryMaze", labels=True)`: maze_layout, agent_pos, agent_dir and
-        target_pos are read.
+        `info`: of `envs.make("MemoryMaze", labels=True)`; reads maze_layout, agent_pos, agent_dir and target_pos.
         """
         if self._noise and self._rng.random() < self._noise:
             return int(self._rng.integers(6))
@@ -43,9 +42,9 @@ class Waypoints:
 
 
 class RandomGoals:
-    """Walks as `Waypoints` to a random cell, then to the next: the policy of the public Memory Maze data.
+    """Goes as `Waypoints` to one random cell after another: the policy of the public Memory Maze data.
 
-    Goals are drawn uniformly from the cells one can walk on, whatever the target is.
+    Goals are uniform over the free cells, whatever the target is.
 
     Args:
         noise: probability of a random action in place of the chosen one.
@@ -55,7 +54,7 @@ class RandomGoals:
     def __init__(self, noise: float, seed: int) -> None:
         goals, actions = np.random.SeedSequence(seed).generate_state(2)
         self._rng = np.random.default_rng(goals)
-        self._walker = Waypoints(noise, int(actions))
+        self._waypoints = Waypoints(noise, int(actions))
         self._goal: Cell | None = None
 
     def act(self, info: Mapping[str, Any]) -> int:
@@ -63,7 +62,7 @@ class RandomGoals:
         here = cell_of(info["agent_pos"])
         if self._goal is None or here == self._goal:
             self._goal = random_cell(info["maze_layout"], here, self._rng)
-        return self._walker.act(info, centre(self._goal))
+        return self._waypoints.act(info, centre(self._goal))
 
 
 def random_cell(layout: np.ndarray, here: Cell, rng: np.random.Generator) -> Cell:
@@ -107,7 +106,7 @@ def centre(cell: Cell) -> np.ndarray:
 
 
 def steer(heading: np.ndarray, to_waypoint: np.ndarray) -> int:
-    """Turn, or walk, or both, by the angle from the heading to the waypoint (positive is to the left)."""
+    """The action for the angle from the heading to the waypoint, positive to the left: turn, go forward, or both."""
     cross = heading[0] * to_waypoint[1] - heading[1] * to_waypoint[0]
     angle = np.arctan2(cross, heading @ to_waypoint)
     if abs(angle) > _TURN_ON_THE_SPOT:

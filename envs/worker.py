@@ -1,4 +1,4 @@
-"""What runs in a worker process of `envs.vector`: one environment that answers a pipe."""
+"""A worker process of `envs.vector`: one environment that answers a pipe."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import envs
-from envs.errors import UnusableName
+from envs.errors import UnknownEnvironment
 
 
 def serve(pipe: Connection, name: str, options: dict[str, Any]) -> None:
-    """Make `envs.make(name, **options)` and answer requests until told to close or the parent is gone.
+    """Makes `envs.make(name, **options)` and answers requests until "close" or the end of the parent.
 
-    The first message sent is ("spaces", (observation_space, action_space)). Then each request is answered by
-    ("reset", (observation, info)) or ("step", (observation, reward, terminated, truncated, info)).
-    An exception in the environment, or an answer that cannot be pickled, is answered by ("error", the traceback as
-    text); a ValueError or RuntimeError while it is made, by ("refused", the exception).
-    Requests: ("reset", (seed or None, options or None)), ("step", action), ("close", None).
+    The first message is ("spaces", (observation_space, action_space)), or ("refused", exception) for a ValueError or
+    RuntimeError of `envs.make`. Requests and answers:
+
+        ("reset", (seed or None, options or None)) -> ("reset", (observation, info))
+        ("step", action)                           -> ("step", (observation, reward, terminated, truncated, info))
+        ("close", None)                            -> the process ends
+
+    An exception, or an answer that cannot be pickled, gives ("error", traceback).
     """
     # Ctrl-C reaches the whole process group; the parent handles it and closes its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -29,8 +32,8 @@ def serve(pipe: Connection, name: str, options: dict[str, Any]) -> None:
             env = envs.make(name, **options)
             pipe.send(("spaces", (env.observation_space, env.action_space)))
         except Exception as error:
-            # Our own refusals are of these types and say all in one line; of others the traceback is needed.
-            refused = type(error) in (ValueError, RuntimeError) or isinstance(error, UnusableName)
+            # Refusals of these types are one line; other exceptions need the traceback.
+            refused = type(error) in (ValueError, RuntimeError) or isinstance(error, UnknownEnvironment)
             pipe.send(("refused", error) if refused else ("error", traceback.format_exc()))
             return
         while True:
@@ -47,7 +50,7 @@ def serve(pipe: Connection, name: str, options: dict[str, Any]) -> None:
                 message = ForkingPickler.dumps((request, answer))
             except Exception:
                 message = ForkingPickler.dumps(("error", traceback.format_exc()))
-            # What `pipe.send` does, but that it would raise here where an answer cannot be pickled.
+            # `pipe.send` would raise here where an answer cannot be pickled.
             pipe.send_bytes(message)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # The parent is gone.

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, whatever happens to the process that writes them; and locks."""
+"""Files that are whole or absent whenever the process that writes them dies; and locks."""
 
 import glob
 import os
@@ -14,11 +14,11 @@ if sys.platform != "win32":
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call `write` on a temporary file beside `path`, then put it in the place of `path` in one step.
+    """Calls `write` on a temporary file beside `path`, then renames it to `path`.
 
-    A process killed at any moment leaves the old file, the new file, or no file, and perhaps a temporary one
-    (dot-prefixed), which the next writing of `path` or `remove_leftovers` deletes. On an error, such as a full disk,
-    the temporary file is removed and the error goes on unchanged. One process at a time writes a path.
+    A process killed at any moment leaves the old file, the new file, or none, and perhaps a temporary one
+    (dot-prefixed), which the next write of `path` or `remove_leftovers` deletes. On an error, such as a full disk, the
+    temporary file is removed and the error propagates. One process at a time may write a path.
     """
 
     def fill(temporary: Path) -> None:
@@ -29,21 +29,21 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def replace_atomically(path: Path, fill: Callable[[Path], object]) -> None:
-    """As `write_atomically`, by `fill(temporary)`, for writers that want a name; several processes may write a path.
+    """As `write_atomically`, by `fill(temporary path)`; several processes may write a path.
 
-    The temporary file keeps the suffix of `path`: writers such as matplotlib's choose the format by it.
+    The temporary file has the suffix of `path`, by which writers such as matplotlib's choose the format.
     """
     remove_leftovers(path.parent, f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}")
     _put(path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}"), path, fill)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace the UTF-8 text of `path` in one step."""
+    """Replaces `path` by a UTF-8 text."""
     replace_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
-    """Delete the temporary files of writers that are gone; those still being written stay."""
+    """Deletes the temporary files of dead writers; those of living ones stay."""
     for temporary in folder.glob(pattern):
         try:
             with temporary.open("rb") as file:
@@ -56,9 +56,9 @@ def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
 
 
 def lock(file: BinaryIO | int, wait: bool = False) -> bool:
-    """Take the lock of an open file or folder, or `wait` for it; False where another holds it.
+    """Takes the lock of an open file or folder, or waits for it; False where another process holds it.
 
-    Closing it frees it, and so does the end of the process. Raises OSError where there are no locks: on Windows, and on
+    Closing the file or the end of the process releases it. Raises OSError where there are no locks: on Windows, and on
     some network file systems.
     """
     if sys.platform == "win32":
@@ -72,7 +72,7 @@ def lock(file: BinaryIO | int, wait: bool = False) -> bool:
 
 @contextmanager
 def wait_for_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, when whoever holds it is done; where a file system has no locks, do without."""
+    """Holds a folder's lock in the block, after waiting for it; without effect where there are no locks."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -83,7 +83,7 @@ def wait_for_lock(folder: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it outlives a power cut."""
+    """Flushes a folder's entries to the disk, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -92,11 +92,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def _put(temporary: Path, path: Path, fill: Callable[[Path], object]) -> None:
-    outside = sys.exception()  # that is being handled: after an interrupt, what was learnt is saved
+    outside = sys.exception()  # already being handled by the caller, e.g. an interrupt after which a run is saved
     try:
         with temporary.open("wb") as file:
             with suppress(OSError):
-                lock(file, wait=True)  # says that the writer lives; whoever has it is looking whether one does
+                lock(file, wait=True)  # shows `remove_leftovers` that the writer lives
             fill(temporary)
             with temporary.open("rb") as filled:  # perhaps another file by now
                 os.fsync(filled.fileno())

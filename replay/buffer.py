@@ -19,15 +19,15 @@ SET_ASIDE = ".corrupt"
 class Replay:
     """A folder of episodes; the oldest are evicted once it holds more than `capacity_steps`.
 
-    One process adds to a folder; others may read it. Files that were not written by `add`, such as the public
-    Memory Maze data, count as the oldest; they are forgotten when their turn comes, but never deleted. A file
-    that turns out corrupt is renamed to `<name>.corrupt` with a warning and forgotten.
+    One process adds to a folder; others may read it. Files not written by `add`, such as the public Memory Maze data,
+    count as the oldest; eviction forgets them without deleting them. A corrupt file is renamed to `<name>.corrupt`,
+    with a warning, and forgotten.
 
-    `steps`: environment steps held. `episodes`: how many were ever added; the names keep it over restarts.
+    `steps`: environment steps held. `episodes`: how many were ever added; the file names keep it over restarts.
     """
 
     def __init__(self, folder: Path, capacity_steps: int, cache_bytes: int = 2 << 30) -> None:
-        """Scan `folder`, made if missing; `cache_bytes` of uncompressed episodes stay in memory."""
+        """Scans `folder`, made if missing; `cache_bytes` of uncompressed episodes stay in memory."""
         self.folder = Path(folder)
         self.capacity_steps = capacity_steps
         self.cache = EpisodeCache(cache_bytes)
@@ -71,9 +71,9 @@ class Replay:
         return self._names
 
     def add(self, episode: Episode) -> Path:
-        """Write an episode, then evict the oldest beyond the capacity, never this one.
+        """Writes an episode, then evicts the oldest beyond the capacity, never this one.
 
-        Raises OSError if it cannot be written, e.g. on a full disk; the replay is then as it was.
+        Raises OSError if it cannot be written, e.g. on a full disk; the replay is then unchanged.
         """
         path = save_episode(self.folder, episode, f"{self.episodes:08d}-{len(episode)}.npz")
         self._insert(path.name, len(episode))
@@ -83,9 +83,9 @@ class Replay:
         return path
 
     def get(self, name: str) -> Episode:
-        """An episode by name, shared with other callers: not to be written to.
+        """An episode by name, shared with other callers: do not write to it.
 
-        Raises KeyError if it is not held, or if it was until now but its file is corrupt or gone.
+        Raises KeyError if it is not held, or no longer, because its file is corrupt or gone.
         """
         if name not in self._rows:
             raise KeyError(name)
@@ -102,25 +102,9 @@ class Replay:
         self.cache.put(name, episode)
         return episode
 
-    def estimate(
-        self,
-        observation_shape: tuple[int, ...],
-        dtype: DTypeLike,
-        actions: int = 18,
-        episode_steps: int = 100,
-    ) -> int:
-        """Bytes on disk at worst; see `replay.estimate.estimate`."""
-        return estimate(observation_shape, dtype, self.capacity_steps, actions, episode_steps)
-
-    def describe(
-        self,
-        observation_shape: tuple[int, ...],
-        dtype: DTypeLike,
-        actions: int = 18,
-        episode_steps: int = 100,
-    ) -> str:
+    def describe(self, observation_shape: tuple[int, ...], dtype: DTypeLike, actions: int = 18) -> str:
         """One line for the start of a run: capacity, size on disk, free space; warns if it is too little."""
-        worst = self.estimate(observation_shape, dtype, actions, episode_steps)
+        worst = estimate(observation_shape, dtype, self.capacity_steps, actions)
         held = sum(path.stat().st_size for path in self.folder.glob("*.npz"))
         return describe(self.folder, self.capacity_steps, worst, held)
 
@@ -149,7 +133,7 @@ class Replay:
                     warnings.warn(f"replay: cannot delete {self.folder / oldest}: {error}", stacklevel=3)
 
     def _lose(self, name: str, error: Exception) -> None:
-        """Forget a file that cannot be used, and set it aside if its content is what is wrong."""
+        """Forgets a file that cannot be used, and sets it aside if its content is corrupt."""
         self._forget(name)
         done = "left out"
         if isinstance(error, CorruptEpisode):

@@ -23,7 +23,7 @@ class EpisodeBuilder:
         self._labels: dict[str, list[np.ndarray]] = {}
 
     def first(self, observation: np.ndarray, labels: Mapping[str, np.ndarray] | None = None) -> None:
-        """Row 0: the observation after the reset, (H, W, C) uint8 or (V,). Drops an episode under way."""
+        """Row 0: the observation of the reset, (H, W, C) uint8 or (V,). Drops an unfinished episode."""
         self._clear()
         self._labels = {key: [] for key in labels or {}}
         self._row(observation, 0.0, False, labels)
@@ -36,10 +36,10 @@ class EpisodeBuilder:
         terminated: bool,
         labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """The next row: the action taken and what came of it, with the same labels as the first row.
+        """The next row: an action and what followed it, with the labels of the first row.
 
-        A discrete action is stored one-hot, a continuous one, (A,), as it is. Raises ValueError before `first`, for
-        an action outside 0..A-1 or of another shape, and for labels unlike the first row's.
+        A discrete action is stored one-hot, a continuous one, (A,), as it is. Raises ValueError before `first`, for an
+        action outside 0..A-1 or of another shape, and for other labels than the first row's.
         """
         if not self._observations:
             raise ValueError("add before first")

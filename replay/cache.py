@@ -1,4 +1,4 @@
-"""Episodes of recent use, kept in memory up to a number of bytes."""
+"""Recently used episodes in memory, up to a number of bytes."""
 
 from collections import OrderedDict
 
@@ -6,7 +6,7 @@ from replay.episode import Episode
 
 
 class EpisodeCache:
-    """Least recently used goes first. An episode larger than the whole bound is not kept."""
+    """Drops the least recently used first; does not keep an episode larger than the limit."""
 
     def __init__(self, limit: int) -> None:
         """`limit`: bytes of uncompressed episodes."""
@@ -22,7 +22,7 @@ class EpisodeCache:
         return episode
 
     def put(self, name: str, episode: Episode) -> None:
-        """Keep an episode; the least recently used make room."""
+        """Keeps an episode; drops the least recently used to make room."""
         self.drop(name)
         if episode.nbytes > self._limit:
             return
@@ -32,6 +32,6 @@ class EpisodeCache:
             self.nbytes -= self._held.popitem(last=False)[1].nbytes
 
     def drop(self, name: str) -> None:
-        """Forget an episode, if held."""
+        """Drops an episode, if held."""
         if name in self._held:
             self.nbytes -= self._held.pop(name).nbytes

@@ -1,18 +1,18 @@
-"""Episodes of a scripted policy, in the Memory Maze dataset's layout, to teach a world model from or to measure it on.
+"""Episodes of a scripted policy, in the layout of the Memory Maze dataset, for training and evaluating world models.
 
     python -m replay.collect --env MemoryMaze --episodes 40 --policy waypoints --out data/train
 
 Policies:
-  waypoints  Memory Maze: walks the shortest way to a random cell, then to the next, with random actions between
-             (--noise); as the public dataset's.
-  reverse    Memory Maze: walks for half of the steps, then back through the same cells, looking around in some of
-             them; adds the label `phase`, 0 out, 1 back. See envs/out_and_back.py.
-  excursions Memory Maze: one walk as reverse's after another, each of 40 to 400 steps; to teach what comes again.
-  random     any environment: uniform actions, each held for a random while.
+  waypoints              Memory Maze: the shortest way to a random cell, then to the next, with random actions between
+                         (--noise), as in the public dataset.
+  out_and_back           Memory Maze: random cells for half of the steps, then back through the same cells, looking
+                         around in some of them; adds the label `phase`, 0 out, 1 back. See envs/out_and_back.py.
+  repeated_out_and_back  Memory Maze: one out_and_back of 40 to 400 steps after another.
+  random                 any environment: uniform actions, each held for a random while.
 
 Labels (maze layout, positions, ...) are stored where the environment has them. Episode i depends on --env, --policy,
 --seed, --steps, --noise and i alone: the number of workers changes nothing, and the same command again makes what is
-missing. A folder holds episodes of one such set, written in its collect.json.
+missing. A folder holds the episodes of one such set, described in its collect.json.
 """
 
 import argparse
@@ -22,11 +22,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 import envs
 from envs.policies import POLICIES
-from replay.atomic import remove_leftovers, wait_for_lock, write_atomically
+from replay.atomic import remove_leftovers, wait_for_lock, write_text_atomically
 from replay.buffer import OWN_NAME
 from replay.progress import Progress
 from replay.record import Recording, RecordingError
@@ -34,8 +34,8 @@ from replay.recorders import record_all
 
 NOISE = 0.1
 """The default share of random actions of `waypoints`."""
-REVERSE_STEPS = 800
-"""The default length of `reverse`: 400 out and 400 back, as in LSSVWM (arXiv 2505.20171)."""
+OUT_AND_BACK_STEPS = 800
+"""The default length of `out_and_back`: 400 out and 400 back, as in LSSVWM (arXiv 2505.20171)."""
 SETTINGS = "collect.json"
 
 
@@ -50,11 +50,11 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="made if missing")
     parser.add_argument("--workers", type=_positive, help="processes (default: one for each core)")
     parser.add_argument("--seed", type=int, default=0, help="of the whole set (default: 0)")
-    parser.add_argument("--noise", type=float, help=f"of waypoints: share of random actions (default: {NOISE})")
+    parser.add_argument("--noise", type=float, help=f"share of random actions of waypoints (default: {NOISE})")
     parser.add_argument(
         "--steps",
         type=_positive,
-        help=f"end episodes after so many (default: the environment's length; of reverse {REVERSE_STEPS})",
+        help=f"end episodes after so many (default: the environment's length; {OUT_AND_BACK_STEPS} for out_and_back)",
     )
     given = parser.parse_args(argv)
     try:
@@ -89,50 +89,56 @@ def collect(
     workers: int | None = None,
     stream: TextIO | None = None,
 ) -> int:
-    """Make those of episodes 0 to `episodes` - 1 that `folder` does not hold; returns how many were made.
+    """Makes those of episodes 0 to `episodes` - 1 that `folder` does not hold; returns how many it made.
 
-    See the module for the rest. Another collector at work in the folder is waited for.
+    Waits for another collector at work in the folder.
 
     Args:
         env, policy, steps, noise: as on the command line; None is the default of the policy.
         seed: at least 0.
         workers: processes; None is one for each core.
-        stream: where the progress goes, by default standard error.
+        stream: of the progress line; None is standard error.
 
     Raises:
-        RecordingError: in one line: the policy does not fit the environment, an option is wrong, or the folder holds
-            other episodes.
+        RecordingError: the policy does not fit the environment, an option is wrong, or the folder holds other
+            episodes.
         envs.UnknownEnvironment: as `envs.make`.
         OSError: a file cannot be written.
-        RuntimeError: an episode raised an exception, with its traceback; what is finished stays.
+        RuntimeError: an episode raised an exception, with its traceback; finished episodes stay.
     """
     recording = _checked(Recording(env, policy, seed, steps, noise))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with wait_for_lock(folder):
         remove_leftovers(folder)
-        _settle(folder, recording)
+        _check_settings(folder, recording)
         missing = sorted(set(range(episodes)) - held(folder))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if missing:
             with Progress(len(missing), "episodes", stream=stream) as progress:
-                tally = _Tally(progress)
-                record_all(recording, folder, missing, min(workers or cores, len(missing)), tally.add)
+                lengths: list[int] = []  # steps of each finished episode
+
+                def report(finished: list[int]) -> None:
+                    lengths.extend(finished)
+                    progress.update(len(lengths), steps=sum(lengths))
+
+                report([])
+                record_all(recording, folder, missing, min(workers or cores, len(missing)), report)
     return len(missing)
 
 
 def held(folder: Path) -> set[int]:
-    """The numbers of the episodes in a folder."""
+    """The indices of the episodes in a folder."""
     return {int(match[1]) for path in folder.glob("*.npz") if (match := OWN_NAME.fullmatch(path.name))}
 
 
 def _checked(asked: Recording) -> Recording:
-    """With the policy's defaults filled in. Raises RecordingError or envs.UnknownEnvironment."""
+    """The recording with the policy's defaults. Raises RecordingError or envs.UnknownEnvironment."""
     envs.check_name(asked.env)
     if asked.policy not in POLICIES:
         raise RecordingError(f"unknown policy {asked.policy!r}: one of {', '.join(POLICIES)}")
     if asked.policy != "random" and not asked.env.startswith("MemoryMaze"):
-        raise RecordingError(f"policy {asked.policy!r} walks in Memory Maze, not in {asked.env}: want 'random' there")
+        raise RecordingError(f"policy {asked.policy!r} is for Memory Maze, not for {asked.env}: want 'random' there")
     if asked.noise is not None and asked.policy != "waypoints":
         raise RecordingError(f"policy {asked.policy!r} takes no noise: 'waypoints' does")
     if asked.noise is not None and not 0 <= asked.noise <= 1:
@@ -142,23 +148,18 @@ def _checked(asked: Recording) -> Recording:
     least = 2 if asked.policy == "out_and_back" else 1
     if asked.steps is not None and asked.steps < least:
         raise RecordingError(f"episodes of {asked.policy!r} have at least {least} steps, not {asked.steps}")
-    steps = REVERSE_STEPS if asked.policy == "out_and_back" and asked.steps is None else asked.steps
+    steps = OUT_AND_BACK_STEPS if asked.policy == "out_and_back" and asked.steps is None else asked.steps
     noise = NOISE if asked.policy == "waypoints" and asked.noise is None else asked.noise
     return Recording(asked.env, asked.policy, asked.seed, steps, noise)
 
 
-def _settle(folder: Path, recording: Recording) -> None:
-    """Write the settings beside the episodes, or compare them with those there. Raises RecordingError."""
+def _check_settings(folder: Path, recording: Recording) -> None:
+    """Writes the settings beside the episodes, or compares them with those there. Raises RecordingError."""
     path, wanted = folder / SETTINGS, asdict(recording)
     if not path.exists():
         if any(folder.glob("*.npz")):
             raise RecordingError(f"{folder} holds episodes of another origin (no {SETTINGS}): give another folder")
-        text = json.dumps(wanted, indent=1) + "\n"
-
-        def write(file: BinaryIO) -> None:
-            file.write(text.encode())
-
-        write_atomically(path, write)
+        write_text_atomically(path, json.dumps(wanted, indent=1) + "\n")
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -170,21 +171,6 @@ def _settle(folder: Path, recording: Recording) -> None:
     if other:
         differences = "; ".join(f"{name} {found.get(name)!r}, not {wanted[name]!r}" for name in other)
         raise RecordingError(f"{folder} was collected with {differences}: give another folder")
-
-
-class _Tally:
-    """Episodes and steps finished so far, told to the progress line."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._episodes = self._steps = 0
-        self.add([])
-
-    def add(self, finished: Sequence[int]) -> None:
-        """Count the steps of each episode finished since the last call."""
-        self._episodes += len(finished)
-        self._steps += sum(finished)
-        self._progress.update(self._episodes, steps=self._steps)
 
 
 def _positive(text: str) -> int:

@@ -2,7 +2,7 @@
 
 The layout: https://github.com/jurgisp/memory-maze#offline-dataset. A file holds `image` (or `observation`,
 for vectors), `action`, `reward`, here also `terminated`, and any labels; all have the leading dimension
-L = steps + 1 rows. Row t is action_t and what came of it: observation_t, reward_t, terminated_t. Row 0 is the
+L = steps + 1 rows. Row t is action_t and what followed it: observation_t, reward_t, terminated_t. Row 0 is the
 reset: a zero action and zero reward.
 """
 
@@ -100,15 +100,14 @@ def _problem(episode: Episode) -> str | None:
 
 
 def save_episode(folder: Path, episode: Episode, name: str) -> Path:
-    """Write `folder/name` whole or not at all; `name` ends in .npz. Raises OSError, e.g. on a full disk.
+    """Writes `folder/name` atomically; `name` ends in .npz. Raises OSError, e.g. on a full disk.
 
-    zlib's usual level: on 1001 maze-like frames of 64x64x3 (12.3 MB) it took 0.2 s for 3.7 MB, level 1 took
-    0.1 s for 4.1 MB, and on plainer frames level 1 is larger by two thirds; 0.1 ms a step is not worth that.
+    At zlib's default level 1001 maze frames of 64x64x3 (12.3 MB) take 0.2 s and 3.7 MB; at level 1, 0.1 s and 4.1 MB.
     """
     path = Path(folder) / name
 
     def write(file: IO[bytes]) -> None:
-        # An archive in memory first: zipfile seeks back and forth, and a full disk is met in one place.
+        # In memory first: zipfile seeks, and a full disk then fails in one place.
         archive = BytesIO()
         np.savez_compressed(archive, allow_pickle=False, **episode.arrays())
         file.write(archive.getbuffer())
@@ -118,11 +117,11 @@ def save_episode(folder: Path, episode: Episode, name: str) -> Path:
 
 
 def load_episode(path: Path) -> Episode:
-    """Read an episode; runs no code from the file.
+    """Reads an episode; runs no code from the file.
 
-    Rewards, actions and vectors of any numeric type become float32, `terminated` may be missing (then all
-    False), other arrays of L rows become labels, and the rest is left out. Raises CorruptEpisode for anything
-    wrong with the content, OSError if the file cannot be read at all.
+    Rewards, actions and vectors of any numeric type become float32, a missing `terminated` is all False, other arrays
+    of L rows become labels, and the rest is left out. Raises CorruptEpisode for wrong content, OSError if the file
+    cannot be read.
     """
     content = Path(path).read_bytes()
     try:
@@ -167,10 +166,7 @@ def _parse(content: bytes) -> Episode:
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Every array in the archive.
-
-    A header that claims more than its member holds is refused before any memory is asked for.
-    """
+    """Every array in the archive. Refuses a header that claims more than its member holds, before allocating memory."""
     arrays = {}
     with zipfile.ZipFile(BytesIO(content)) as archive:
         for info in archive.infolist():
@@ -182,7 +178,7 @@ def _arrays(content: bytes) -> dict[str, np.ndarray]:
                     raise ValueError(f"{info.filename} claims {shape} {dtype} in {info.file_size} bytes")
             with archive.open(info) as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
-                if member.read(1):  # also makes zipfile compare the checksum, which it does at the end
+                if member.read(1):  # at the end, where zipfile compares the checksum
                     raise ValueError(f"{info.filename} goes on after its array")
             arrays[info.filename.removesuffix(".npy")] = array
     return arrays

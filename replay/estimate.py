@@ -20,10 +20,9 @@ def estimate(
 ) -> int:
     """Bytes on disk of `capacity` steps at worst.
 
-    As if nothing compressed, and with the episode more that is there until the oldest is evicted. Labels are
-    not counted.
+    Assumes no compression, and one more episode, which is there until the oldest is evicted. Does not count labels.
 
-    `episode_steps`: the mean length of an episode; where episodes are shorter, their files' overhead grows.
+    `episode_steps`: the mean length of an episode; shorter ones have more overhead.
     """
     episodes = ceil(capacity / episode_steps) + 1
     row = prod(observation_shape) * np.dtype(dtype).itemsize + 4 * actions + 4 + 1
@@ -31,7 +30,7 @@ def estimate(
 
 
 def describe(folder: Path, capacity: int, worst: int, held: int) -> str:
-    """One line for the start of a run; warns where the disk lacks the room.
+    """One line for the start of a run; warns where the disk has too little space.
 
     `worst`: bytes at worst; `held`: bytes of it that the folder holds already.
     """

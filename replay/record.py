@@ -1,35 +1,31 @@
-"""Whole episodes of a scripted policy: what runs in the processes of `replay.recorders`.
-
-Episode i of a `Recording` depends on the recording and on i alone, whichever process makes it and whatever that
-made before.
-"""
+"""Whole episodes of a scripted policy, recorded in the processes of `replay.recorders`."""
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-import gymnasium
 import numpy as np
+from gymnasium.spaces import Discrete
+from gymnasium.vector import SyncVectorEnv
 
 import envs
-from envs.policies import Policy, make_policy
-from replay.builder import EpisodeBuilder
+from envs.policies import make_policy
+from replay.env_loop import Ended, EnvLoop
 from replay.episode import Episode, save_episode
 
 
 class RecordingError(ValueError):
-    """What was asked for cannot be recorded, or not to its end; the message is one line."""
+    """A recording is impossible, or cannot be finished; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a set of episodes is made with."""
+    """The settings of a set of episodes. Episode i depends on these and i alone."""
 
     env: str
     policy: str
@@ -38,36 +34,56 @@ class Recording:
     noise: float | None  # of the policy; None: it has none
 
 
-def record(environment: gymnasium.Env, recording: Recording, index: int, labelled: bool) -> Episode:
-    """Episode `index`; `labelled`: what the environment's `info` holds becomes the episode's labels.
+class Recorder:
+    """Records episodes in one environment, with what its `info` holds as labels where it takes `labels=True`.
 
-    A policy with a `phase` adds the label `phase`, () int64: of the action that led to the row. Raises RecordingError.
+    A policy with a `phase` adds the label `phase`, () int64: of the action that led to the row.
+
+    Raises RecordingError where the environment cannot be made or its actions are not discrete.
     """
-    of_environment, of_policy = (
-        int(seed) for seed in np.random.SeedSequence(recording.seed, spawn_key=(index,)).generate_state(2)
-    )
-    if not isinstance(environment.action_space, gymnasium.spaces.Discrete):
-        raise RecordingError(f"{recording.env} has actions {environment.action_space}: want discrete ones")
-    actions = int(environment.action_space.n)
-    policy = make_policy(recording.policy, actions, of_policy, recording.steps, recording.noise)
-    builder = EpisodeBuilder(actions)
-    observation, info = environment.reset(seed=of_environment)
-    builder.first(observation, _labels(info if labelled else {}, policy))
-    steps, over = 0, False
-    while not over:
-        action = policy.act(info)
-        observation, reward, terminated, truncated, info = environment.step(action)
-        builder.add(action, observation, float(reward), terminated, _labels(info if labelled else {}, policy))
-        steps += 1
-        over = terminated or truncated or steps == recording.steps
-    if hasattr(policy, "phase") and steps != recording.steps:
-        raise RecordingError(f"{recording.env} ends after {steps} of the {recording.steps} steps of {recording.policy}")
-    return builder.finish()
 
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self._labels = takes_labels(recording.env)
+        options = {"labels": True} if self._labels else {}
+        try:
+            self._environments = SyncVectorEnv([lambda: envs.make(recording.env, **options)])
+        except (ValueError, RuntimeError) as error:
+            raise RecordingError(str(error)) from error
+        space = self._environments.single_action_space
+        if not isinstance(space, Discrete):
+            self.close()
+            raise RecordingError(f"{recording.env} has actions {space}: want discrete ones")
+        self._actions = int(space.n)
 
-def _labels(info: Mapping[str, Any], policy: Policy) -> dict[str, np.ndarray]:
-    phase = getattr(policy, "phase", None)
-    return {**info} if phase is None else {**info, "phase": np.array(phase, np.int64)}
+    def episode(self, index: int) -> Episode:
+        """Episode `index`. Raises RecordingError where it ends before a policy of fixed length does."""
+        recording = self.recording
+        sequence = np.random.SeedSequence(recording.seed, spawn_key=(index,))
+        of_environment, of_policy = (int(seed) for seed in sequence.generate_state(2))
+        policy = make_policy(recording.policy, self._actions, of_policy, recording.steps, recording.noise)
+        phases = [getattr(policy, "phase", None)]
+        loop = EnvLoop(self._environments, self._actions, of_environment, record=True, labels=self._labels)
+        ended: list[Ended] = []
+        steps = 0
+        while not ended:
+            ended, steps = loop.step(policy)[1], steps + 1
+            phases.append(getattr(policy, "phase", None))
+            if steps == recording.steps:
+                ended = ended or loop.cut()
+        episode = ended[0].episode
+        assert episode is not None
+        if phases[0] is None:
+            return episode
+        if steps != recording.steps and recording.steps is not None:
+            raise RecordingError(
+                f"{recording.env} ends after {steps} of the {recording.steps} steps of {recording.policy}"
+            )
+        return dataclasses.replace(episode, labels=episode.labels | {"phase": np.array(phases, np.int64)})
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._environments.close()
 
 
 def takes_labels(env: str) -> bool:
@@ -80,36 +96,26 @@ def takes_labels(env: str) -> bool:
 
 
 def serve(pipe: Connection, recording: Recording, folder: Path) -> None:
-    """Record the episodes whose numbers come through the pipe into `folder`, until it closes.
+    """Records the episodes whose indices come through the pipe into `folder`, until it closes.
 
-    Each is answered by ("episode", its steps). The process ends after ("refused", a line) where the environment, the
-    recording or the file cannot be had, and after ("error", traceback) for anything else.
+    Answers each with ("episode", its steps). The process ends after ("refused", message) for a RecordingError or an
+    OSError, and after ("error", traceback) for anything else.
     """
     # Ctrl-C reaches the whole process group; the parent handles it and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        environment, labelled = _make(recording.env)
+        recorder = Recorder(recording)
         try:
             while True:
                 index = pipe.recv()
-                episode = record(environment, recording, index, labelled)
+                episode = recorder.episode(index)
                 save_episode(folder, episode, f"{index:08d}-{len(episode)}.npz")
                 pipe.send(("episode", episode.steps))
         finally:
-            environment.close()
+            recorder.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # The parent is gone.
     except (RecordingError, OSError) as error:
         pipe.send(("refused", str(error)))
     except Exception:
         pipe.send(("error", traceback.format_exc()))
-
-
-def _make(env: str) -> tuple[gymnasium.Env, bool]:
-    """The environment, and whether it gives labels. Raises RecordingError in its own words."""
-    labelled = takes_labels(env)
-    try:
-        environment = envs.make(env, **({"labels": True} if labelled else {}))
-    except (ValueError, RuntimeError) as error:
-        raise RecordingError(str(error)) from error
-    return environment, labelled

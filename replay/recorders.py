@@ -1,15 +1,15 @@
-"""Processes that record episodes, each one with an environment of its own; started by forkserver."""
+"""Processes that record episodes, each with an environment of its own."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from envs.vector import _no_main_module
+from envs.forkserver import start_process
 from replay.record import Recording, RecordingError, serve
 
 TICK = 0.5
@@ -19,7 +19,7 @@ TICK = 0.5
 def record_all(
     recording: Recording, folder: Path, indices: Sequence[int], workers: int, report: Callable[[list[int]], None]
 ) -> None:
-    """Record the episodes of these numbers into `folder`; `report` hears the steps of each one finished.
+    """Records the episodes of these indices into `folder`; calls `report` with the steps of those just finished.
 
     When it raises, a KeyboardInterrupt included, no process is left and no file is half written.
 
@@ -28,28 +28,28 @@ def record_all(
         RuntimeError: an episode raised an exception; the message has its traceback.
     """
     left = iter(indices)
-    at_work: dict[Any, int] = {}
+    busy: dict[Any, int] = {}
 
-    def next_to(pipe: Any) -> None:
+    def assign(pipe: Any) -> None:
         index = next(left, None)
         if index is not None:
-            at_work[pipe] = index
-            with suppress(OSError):  # a dead process is met when its answer is read
+            busy[pipe] = index
+            with suppress(OSError):  # the death of a process shows when its answer is read
                 pipe.send(index)
 
     with _processes(workers, recording, folder) as pipes:
         for pipe in pipes:
-            next_to(pipe)
-        while at_work:
+            assign(pipe)
+        while busy:
             finished = []
-            for ready in wait(list(at_work), timeout=TICK):
-                finished.append(_answer(ready, at_work.pop(ready)))
-                next_to(ready)
+            for ready in wait(list(busy), timeout=TICK):
+                finished.append(_answer(ready, busy.pop(ready)))
+                assign(ready)
             report(finished)
 
 
 def _answer(pipe: Any, index: int) -> int:
-    """The steps of the episode that a process has finished; raises what went wrong instead."""
+    """The steps of the episode that a process has finished; raises its error instead."""
     try:
         kind, content = pipe.recv()
     except (EOFError, OSError):
@@ -63,28 +63,16 @@ def _answer(pipe: Any, index: int) -> int:
 
 @contextmanager
 def _processes(count: int, recording: Recording, folder: Path) -> Iterator[list[Connection]]:
-    """The pipes of so many processes, which are ended when the block is left."""
-    # As in envs.vector: fork hangs once a process has a GL context, spawn would import everything for each one.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["envs._worker_threads", "replay.record"])
-    pipes: list[Connection] = []
-    processes: list[Any] = []
+    """The pipes of `count` processes, which end with the block."""
+    workers: list[tuple[BaseProcess, Connection]] = []
     try:
         for _ in range(count):
-            ours, theirs = context.Pipe()
-            pipes.append(ours)
-            process = context.Process(target=serve, args=(theirs, recording, folder), daemon=True)
-            with _no_main_module():
-                process.start()
-            processes.append(process)
-            # With this copy closed, the pipe reads as ended when the process does.
-            theirs.close()
-        yield pipes
+            workers.append(start_process(serve, recording, folder))
+        yield [pipe for _, pipe in workers]
     finally:
-        for pipe in pipes:
-            pipe.close()
         # At once and not by request: an episode takes seconds, and its file is whole or not there.
-        for process in processes:
+        for process, pipe in workers:
+            pipe.close()
             process.terminate()
-        for process in processes:
+        for process, _ in workers:
             process.join()

@@ -1,4 +1,4 @@
-"""Atari games: what is played and shown against ale-py's own environment, protocols, hiding, scores."""
+"""Atari games: frames and rewards against ale-py's own environment, protocols, occlusion, scores."""
 
 import itertools
 
@@ -8,14 +8,14 @@ from ale_py import AtariEnv
 from PIL import Image
 
 import envs
-import envs.atari
-from envs.atari_scores import SCORES
+import envs.atari.env
+from envs.atari.scores import SCORES
+from envs.atari.suites import SUITES
 from envs.occlusion import REGIONS, Occlusion
-from envs.suites import SUITES
 
 NOOP = 0
 
-# Mean returns of Alonso et al. (arXiv 2405.12399, table 1), whose mean human-normalised score is given as 1.459.
+# Mean returns of Alonso et al. (arXiv 2405.12399, table 1), whose mean human-normalized score is given as 1.459.
 DIAMOND = {
     "Alien": 744.1,
     "Amidar": 225.8,
@@ -47,16 +47,16 @@ DIAMOND = {
 
 
 def episode(name, actions, seed=0):
-    """Pictures (steps + 1, 64, 64, 3), rewards, and (terminated, truncated) of the last step; to an episode's end."""
+    """Images (steps + 1, 64, 64, 3), rewards, and (terminated, truncated) of the last step; to an episode's end."""
     env = envs.make(name)
-    pictures, rewards, over = [env.reset(seed=seed)[0]], [], (False, False)
+    images, rewards, over = [env.reset(seed=seed)[0]], [], (False, False)
     for action in actions:
-        picture, reward, *over, _ = env.step(action)
-        pictures.append(picture)
+        image, reward, *over, _ = env.step(action)
+        images.append(image)
         rewards.append(reward)
         if any(over):
             break
-    return np.stack(pictures), rewards, tuple(over)
+    return np.stack(images), rewards, tuple(over)
 
 
 def some_actions(name, steps, seed=0):
@@ -69,16 +69,16 @@ def reference(game, no_ops, actions):
     screen, _ = env.reset(seed=0)
     for _ in range(no_ops):
         screen, *_ = env.step(NOOP)
-    pictures, rewards = [resized(screen)], []
+    images, rewards = [resized(screen)], []
     for action in actions:
         screens, total = [], 0.0
         for _ in range(4):
             screen, reward, *_ = env.step(action)
             screens.append(screen)
             total += reward
-        pictures.append(resized(np.maximum(*screens[-2:])))
+        images.append(resized(np.maximum(*screens[-2:])))
         rewards.append(total)
-    return np.stack(pictures), rewards
+    return np.stack(images), rewards
 
 
 def resized(screen):
@@ -86,16 +86,16 @@ def resized(screen):
 
 
 @pytest.mark.parametrize(("name", "game"), [("Atari/Pong", "pong"), ("Atari/MsPacman", "ms_pacman")])
-def test_100k_plays_as_ale_py_does_after_some_no_ops(name, game):
+def test_100k_equals_ale_py_after_no_ops(name, game):
     actions = some_actions(name, 100)
     drawn = set()
     for seed in range(3):
         env = envs.make(name)
         env.reset(seed=seed)
         drawn.add(env._ale.getEpisodeFrameNumber())
-        pictures, rewards, _ = episode(name, actions, seed)
+        images, rewards, _ = episode(name, actions, seed)
         wanted, scores = reference(game, env._ale.getEpisodeFrameNumber(), actions)
-        np.testing.assert_array_equal(pictures, wanted)
+        np.testing.assert_array_equal(images, wanted)
         assert rewards == scores
     assert len(drawn) > 1 and drawn <= set(range(31))
     if game == "ms_pacman":
@@ -111,10 +111,10 @@ def test_actions_of_the_protocols():
 def test_only_200m_is_sticky():
     # Without sticky actions a game without no-ops is the same whatever the seed.
     actions = some_actions("Atari/Pong", 60)
-    pictures = [episode("Atari/Pong:protocol=200m", actions, seed)[0] for seed in (0, 0, 1, 2)]
-    np.testing.assert_array_equal(pictures[0], pictures[1])
-    assert not np.array_equal(pictures[0], pictures[2]) and not np.array_equal(pictures[2], pictures[3])
-    np.testing.assert_array_equal(pictures[0][0], pictures[2][0])
+    images = [episode("Atari/Pong:protocol=200m", actions, seed)[0] for seed in (0, 0, 1, 2)]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2]) and not np.array_equal(images[2], images[3])
+    np.testing.assert_array_equal(images[0][0], images[2][0])
 
 
 def test_an_episode_ends_with_the_game_and_not_with_a_life():
@@ -133,13 +133,13 @@ def test_an_episode_ends_with_the_game_and_not_with_a_life():
 
 
 def test_an_episode_is_truncated_at_its_frames(monkeypatch):
-    monkeypatch.setattr(envs.atari, "EPISODE_FRAMES", 400)
-    pictures, _, over = episode("Atari/Pong:protocol=200m", [NOOP] * 200)
-    assert len(pictures) == 101 and over == (False, True)
+    monkeypatch.setattr(envs.atari.env, "EPISODE_FRAMES", 400)
+    images, _, over = episode("Atari/Pong:protocol=200m", [NOOP] * 200)
+    assert len(images) == 101 and over == (False, True)
 
 
-def black(pictures):
-    return (pictures == 0).all((1, 2, 3))
+def black(images):
+    return (images == 0).all((1, 2, 3))
 
 
 def test_flicker_hides_about_its_share():
@@ -211,8 +211,8 @@ def test_nothing_is_hidden_by_default():
 def test_scores_are_the_published_table():
     assert len(SCORES) == 26 and {f"Atari/{game}" for game in SCORES} <= set(SUITES["atari-100k"])
     assert set(DIAMOND) == set(SCORES)
-    normalised = [(score - SCORES[game][0]) / (SCORES[game][1] - SCORES[game][0]) for game, score in DIAMOND.items()]
-    assert np.mean(normalised) == pytest.approx(1.459, abs=2e-3)
+    normalized = [(score - SCORES[game][0]) / (SCORES[game][1] - SCORES[game][0]) for game, score in DIAMOND.items()]
+    assert np.mean(normalized) == pytest.approx(1.459, abs=2e-3)
 
 
 def test_suites_are_known_names():

@@ -6,24 +6,25 @@ import pytest
 from minigrid.core.world_object import Ball, Key
 
 import envs
+from envs.errors import OptionError
 from envs.grid import members
 
 
 @pytest.mark.parametrize("name", ["MemoryS7", "MemoryS17Random", "DoorKey-5x5", "Dynamic-Obstacles-6x6", "Playground"])
-def test_pictures_are_the_packages_own(name):
+def test_images_are_the_packages_own(name):
     env = envs.make(f"MiniGrid/{name}")
-    picture, _ = env.reset(seed=3)
+    image, _ = env.reset(seed=3)
     env.action_space.seed(3)
     carried = False
     for _ in range(300):
         wanted = env.unwrapped.get_pov_render(tile_size=9)
         assert wanted.shape == (63, 63, 3)
-        np.testing.assert_array_equal(picture[:63, :63], wanted)
-        assert not picture[63:].any() and not picture[:, 63:].any()
-        picture, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        np.testing.assert_array_equal(image[:63, :63], wanted)
+        assert not image[63:].any() and not image[:, 63:].any()
+        image, _, terminated, truncated, _ = env.step(env.action_space.sample())
         carried |= env.unwrapped.carrying is not None
         if terminated or truncated:
-            picture, _ = env.reset()
+            image, _ = env.reset()
     assert carried == (name in ("DoorKey-5x5", "Playground"))
 
 
@@ -81,5 +82,5 @@ def test_every_name_works():
 def test_misspelt_names_give_the_nearest():
     with pytest.raises(envs.UnknownEnvironment, match="did you mean 'MiniGrid/MemoryS17Random:a=1'"):
         envs.make("MiniGrid/MemoryS17Randon:a=1")
-    with pytest.raises(envs.WrongOptions, match="MiniGrid/MemoryS7 has no option 'size': it has none at all"):
+    with pytest.raises(OptionError, match="MiniGrid/MemoryS7 has no option 'size': it has none at all"):
         envs.make("MiniGrid/MemoryS7:size=9")

@@ -8,6 +8,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from envs.errors import MakeError
 
 
 class Fixed(gymnasium.Env):
@@ -113,6 +114,6 @@ def test_what_gymnasium_cannot_make_is_told_in_one_line(monkeypatch, error):
 
     spec = EnvSpec("Lacking-v0", entry_point=lacking)
     monkeypatch.setitem(gymnasium.registry, spec.id, spec)
-    with pytest.raises(envs.CannotMake) as raised:
+    with pytest.raises(MakeError) as raised:
         envs.make("gym:Lacking-v0")
     assert str(raised.value) == "gym:Lacking-v0 cannot be made: a box is not installed, you can install it"

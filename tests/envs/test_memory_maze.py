@@ -8,8 +8,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from envs._memory_maze_import import import_tasks
-from envs.memory_maze import EPISODE_STEPS, LABELS
+from envs.memory_maze.env import EPISODE_STEPS, LABELS
+from envs.memory_maze.package import import_tasks
 from envs.waypoints import Waypoints
 
 ACTIONS = np.random.default_rng(0).integers(6, size=20)

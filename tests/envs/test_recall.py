@@ -1,4 +1,4 @@
-"""Memory environments: what is seen when, what is asked and rewarded, labels, seeds, and how pictures are judged."""
+"""Memory environments: what is seen when, what is asked and rewarded, labels, seeds, and how images are classified."""
 
 import itertools
 
@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs import recall
-from envs import recall_pictures as pictures
-from envs.recall import BACK, CHOICE, GONE, SHOWN
+from envs.recall import drawing
+from envs.recall.env import BACK, CHOICE, GONE, SHOWN, ObjectRecall, ObjectRecallChoice, SceneCut
 
 NAMES = ["ObjectRecall", "ObjectRecall-Choice", "SceneCut"]
-SIZES = st.sampled_from(pictures.SIZES)
+SIZES = st.sampled_from(drawing.SIZES)
 FRAMES = st.integers(1, 6)
 SEEDS = st.integers(0, 10**6)
 
@@ -41,7 +40,7 @@ def same(frames, colour):
 
 
 def gray(frames):
-    return same(frames, pictures.GRAY)
+    return same(frames, drawing.GRAY)
 
 
 def border(frames):
@@ -69,8 +68,8 @@ def test_object_is_shown_gone_and_back(size, delay, shown, back, colours, seed):
     colour, place = int(labels["colour"][0]), int(labels["place"][0])
     assert colour < colours and (labels["delay"] == delay).all() and not rewards.any()
     inside = np.zeros((size, size), bool)
-    inside[pictures.squares(size)[place]] = True
-    object_ = same(frames, pictures.PALETTE[colour])
+    inside[drawing.squares(size)[place]] = True
+    object_ = same(frames, drawing.PALETTE[colour])
     here = np.isin(labels["phase"], [SHOWN, BACK])
     # The object is just where the label says, but for the distractor over it, which leaves most of it to see.
     assert (object_[here] == (inside & ~gray(frames[here]))).all()
@@ -78,11 +77,11 @@ def test_object_is_shown_gone_and_back(size, delay, shown, back, colours, seed):
     # In the gap there is nothing but background and distractor, and at the end of it the cue.
     for position in np.flatnonzero(~here):
         cue = position == shown + delay - 1
-        background = same(frames[position], pictures.BACKGROUND)
-        white = same(frames[position], pictures.WHITE)
+        background = same(frames[position], drawing.BACKGROUND)
+        white = same(frames[position], drawing.WHITE)
         assert (background | white | gray(frames[position])).all()
         assert white.any() == cue
-    cues = (border(frames) == pictures.WHITE).all((1, 2))
+    cues = (border(frames) == drawing.WHITE).all((1, 2))
     assert np.flatnonzero(cues).tolist() == [shown + delay - 1]
 
 
@@ -90,16 +89,16 @@ def test_object_is_shown_gone_and_back(size, delay, shown, back, colours, seed):
 @given(st.integers(2, 8), st.data(), SIZES, FRAMES, FRAMES, FRAMES, SEEDS)
 def test_choice_rewards_the_remembered_colour_only(choices, data, size, delay, shown, back, seed):
     colours = data.draw(st.integers(choices, 8))
-    env = recall.ObjectRecallChoice(size, delay, shown, back, colours, choices, labels=True)
+    env = ObjectRecallChoice(size, delay, shown, back, colours, choices, labels=True)
     asked = shown + delay
     seen, labels, _ = play(env, seed, [0] * (asked + back))
     assert env.action_space.n == choices and len(seen) == asked + 1 + back
     assert labels["phase"].tolist() == [SHOWN] * shown + [GONE] * delay + [CHOICE] + [BACK] * back
     # K patches of different colours, of which the right one has the colour that was shown.
-    palette = pictures.PALETTE[:colours]
+    palette = drawing.PALETTE[:colours]
     offered = [
         np.flatnonzero([same(seen[asked][spot], colour).any() for colour in palette]).item()
-        for spot in pictures.patches(size, choices)
+        for spot in drawing.patches(size, choices)
     ]
     assert len(set(offered)) == choices
     assert offered[labels["answer"][0]] == labels["colour"][0] and len(set(labels["answer"])) == 1
@@ -114,12 +113,12 @@ def test_choice_rewards_the_remembered_colour_only(choices, data, size, delay, s
 
 
 def test_directions_are_right_up_left_down():
-    np.testing.assert_allclose(pictures.directions(4), [(1, 0), (0, -1), (-1, 0), (0, 1)], atol=1e-12)
+    np.testing.assert_allclose(drawing.directions(4), [(1, 0), (0, -1), (-1, 0), (0, 1)], atol=1e-12)
 
 
 def test_patches_stand_where_actions_push():
-    env = recall.ObjectRecallChoice(choices=4, delay=40, labels=True)
-    for action, spot in enumerate(pictures.patches(32, 4)):
+    env = ObjectRecallChoice(choices=4, delay=40, labels=True)
+    for action, spot in enumerate(drawing.patches(32, 4)):
         frames, _, _ = play(env, 0, [action] * 60)
         centres = [np.argwhere(gray(frame)).mean(0) for frame in (frames[0], frames[40])]
         for along, moved in zip(spot, centres[1] - 15.5, strict=True):
@@ -128,10 +127,10 @@ def test_patches_stand_where_actions_push():
             assert abs(offset) < 1 or np.sign(offset) == np.sign(moved)
 
 
-@pytest.mark.parametrize(("size", "choices"), [*itertools.product(pictures.SIZES, range(2, 9))])
+@pytest.mark.parametrize(("size", "choices"), [*itertools.product(drawing.SIZES, range(2, 9))])
 def test_patches_are_whole_and_apart(size, choices):
     counted = np.zeros((size, size), int)
-    for spot in pictures.patches(size, choices):
+    for spot in drawing.patches(size, choices):
         counted[spot] += 1
     assert counted.max() == 1 and counted.sum() == choices * (size // 5) ** 2
 
@@ -139,7 +138,7 @@ def test_patches_are_whole_and_apart(size, choices):
 @settings(max_examples=40)
 @given(SIZES, FRAMES, FRAMES, FRAMES, st.integers(1, 9), SEEDS)
 def test_room_comes_back_as_it_was(size, delay, shown, back, objects, seed):
-    env = recall.SceneCut(size, delay, shown, back, objects, labels=True)
+    env = SceneCut(size, delay, shown, back, objects, labels=True)
     frames, labels, rewards = play(env, seed)
     assert labels["phase"].tolist() == [SHOWN] * shown + [GONE] * delay + [BACK] * back
     assert labels["place"].shape == labels["colour"].shape == (len(frames), objects) and not rewards.any()
@@ -150,16 +149,16 @@ def test_room_comes_back_as_it_was(size, delay, shown, back, objects, seed):
     places = labels["place"][0]
     assert len(set(places)) == objects
     for place, colour in zip(places, labels["colour"][0], strict=True):
-        room[pictures.squares(size)[place]] = pictures.PALETTE[colour]
+        room[drawing.squares(size)[place]] = drawing.PALETTE[colour]
     for frame in frames[labels["phase"] != GONE]:
         assert ((frame == room).all(-1) | gray(frame)).all()
-    cues = (border(frames) == pictures.WHITE).all((1, 2))
+    cues = (border(frames) == drawing.WHITE).all((1, 2))
     assert np.flatnonzero(cues).tolist() == [shown + delay - 1]
 
 
-@pytest.mark.parametrize("size", pictures.SIZES)
+@pytest.mark.parametrize("size", drawing.SIZES)
 def test_distractor_is_whole_and_moves(size):
-    frames, _, _ = play(recall.ObjectRecall(size, delay=300), 1)
+    frames, _, _ = play(ObjectRecall(size, delay=300), 1)
     assert (gray(frames).sum((1, 2)) == (size // 8) ** 2).all()
     centres = np.array([np.argwhere(gray(frame)).mean(0) for frame in frames])
     assert np.abs(np.diff(centres, axis=0)).max() <= 2 * size / 32 + 1
@@ -167,7 +166,7 @@ def test_distractor_is_whole_and_moves(size):
 
 
 def test_distractor_turns_at_random_and_keeps_its_speed():
-    distractor, rng = pictures.Distractor(64, 4), np.random.default_rng(0)
+    distractor, rng = drawing.Distractor(64, 4), np.random.default_rng(0)
     distractor.reset(rng)
     headings = []
     for action in rng.integers(4, size=1000):
@@ -202,7 +201,7 @@ def test_seeds(name):
 
 
 def test_actions_do_not_change_what_is_asked():
-    env = recall.ObjectRecallChoice(labels=True)
+    env = ObjectRecallChoice(labels=True)
     (left, labels, _), (right, others, _) = (play(env, 4, [action] * 200) for action in (0, 2))
     np.testing.assert_equal(labels, others)
     assert (left != right).any()
@@ -251,30 +250,30 @@ def near_uniform(values, options):
 
 
 def test_what_is_asked_is_uniform():
-    env = recall.ObjectRecallChoice(delay=(3, 23), colours=6, choices=3, labels=True)
+    env = ObjectRecallChoice(delay=(3, 23), colours=6, choices=3, labels=True)
     env.reset(seed=0)
     drawn = [env.reset()[1] for _ in range(3000)]
     column = {key: np.array([info[key] for info in drawn]) for key in drawn[0]}
-    assert near_uniform(column["colour"], 6) and near_uniform(column["place"], pictures.PLACES)
+    assert near_uniform(column["colour"], 6) and near_uniform(column["place"], drawing.PLACES)
     assert near_uniform(column["answer"], 3)
     # Delays double evenly: as many from 3 to 5 as from 6 to 11 and from 12 to 23.
     assert column["delay"].min() == 3 and column["delay"].max() == 23
     assert near_uniform(np.digitize(column["delay"], [6, 12]), 3)
     # Colour and place are drawn apart from each other.
-    assert near_uniform(column["colour"] * pictures.PLACES + column["place"], 6 * pictures.PLACES)
+    assert near_uniform(column["colour"] * drawing.PLACES + column["place"], 6 * drawing.PLACES)
 
 
 def test_rooms_are_uniform():
-    env = recall.SceneCut(labels=True)
+    env = SceneCut(labels=True)
     env.reset(seed=0)
     drawn = [env.reset()[1] for _ in range(2000)]
-    assert near_uniform(np.concatenate([info["colour"] for info in drawn]), pictures.COLOURS)
-    assert near_uniform(np.concatenate([info["place"] for info in drawn]), pictures.PLACES)
+    assert near_uniform(np.concatenate([info["colour"] for info in drawn]), drawing.COLOURS)
+    assert near_uniform(np.concatenate([info["place"] for info in drawn]), drawing.PLACES)
 
 
 @pytest.mark.parametrize("choices", [2, 4, 8])
 def test_random_policy_gets_one_in_k(choices):
-    env = recall.ObjectRecallChoice(delay=1, shown=1, back=1, choices=choices)
+    env = ObjectRecallChoice(delay=1, shown=1, back=1, choices=choices)
     rng = np.random.default_rng(0)
     env.reset(seed=0)
     returns = []
@@ -290,23 +289,23 @@ def floats(frames):
     return np.asarray(frames, np.float32) / 255
 
 
-@pytest.mark.parametrize("size", pictures.SIZES)
-def test_judge_is_right_wherever_the_distractor_is(size):
-    """Every colour, every place, and the distractor anywhere (a coarser grid in larger pictures): all right."""
+@pytest.mark.parametrize("size", drawing.SIZES)
+def test_classify_frame_is_right_wherever_the_distractor_is(size):
+    """Every colour, every place, and the distractor anywhere (a coarser grid in larger images): all right."""
     side = size // 8
     hidden = np.arange(1, size - side, 1 if size == 32 else 4)
-    for place, spot in enumerate(pictures.squares(size)):
-        for colour in range(pictures.COLOURS):
-            frames = np.full((len(hidden), len(hidden), size, size, 3), pictures.BACKGROUND)
-            frames[:, :, *spot] = pictures.PALETTE[colour]
+    for place, spot in enumerate(drawing.squares(size)):
+        for colour in range(drawing.COLOURS):
+            frames = np.full((len(hidden), len(hidden), size, size, 3), drawing.BACKGROUND)
+            frames[:, :, *spot] = drawing.PALETTE[colour]
             for (i, y), (j, x) in itertools.product(enumerate(hidden), repeat=2):
-                frames[i, j, y : y + side, x : x + side] = pictures.GRAY
-            colours, places = pictures.classify_frame(floats(frames))
+                frames[i, j, y : y + side, x : x + side] = drawing.GRAY
+            colours, places = drawing.classify_frame(floats(frames))
             assert (colours == colour).all() and (places == place).all()
 
 
 @pytest.mark.parametrize("name", ["ObjectRecall:colours=5", "ObjectRecall", "ObjectRecall-Choice"])
-def test_judge_on_real_frames(name):
+def test_classify_frame_on_real_frames(name):
     env = envs.make(name, delay=1, shown=30, back=30, labels=True)
     env.reset(seed=0)
     for _ in range(30):
@@ -318,51 +317,51 @@ def test_judge_on_real_frames(name):
 
 
 @pytest.mark.parametrize("spoilt", ["faded", "blurred", "noisy"])
-def test_judge_on_decoded_frames(spoilt):
-    for size, colour, place in itertools.product((32, 64), range(pictures.COLOURS), range(pictures.PLACES)):
-        frame = np.full((size, size, 3), pictures.BACKGROUND)
-        frame[pictures.squares(size)[place]] = pictures.PALETTE[colour]
-        picture = floats(frame)
+def test_classify_frame_on_decoded_frames(spoilt):
+    for size, colour, place in itertools.product((32, 64), range(drawing.COLOURS), range(drawing.PLACES)):
+        frame = np.full((size, size, 3), drawing.BACKGROUND)
+        frame[drawing.squares(size)[place]] = drawing.PALETTE[colour]
+        image = floats(frame)
         if spoilt == "faded":
-            picture = 0.6 * picture + 0.4 * pictures.BACKGROUND / 255
+            image = 0.6 * image + 0.4 * drawing.BACKGROUND / 255
         elif spoilt == "blurred":
             shifts = range(-size // 16, size // 16 + 1)
-            blurred = [np.roll(picture, (y, x), (0, 1)) for y, x in itertools.product(shifts, repeat=2)]
-            picture = np.mean(blurred, axis=0)
+            blurred = [np.roll(image, (y, x), (0, 1)) for y, x in itertools.product(shifts, repeat=2)]
+            image = np.mean(blurred, axis=0)
         else:
-            picture = picture + np.random.default_rng(place).normal(0, 0.3, picture.shape)
-        assert pictures.classify_frame(picture) == (colour, place)
+            image = image + np.random.default_rng(place).normal(0, 0.3, image.shape)
+        assert drawing.classify_frame(image) == (colour, place)
 
 
-def test_judge_is_least_squares_over_the_squares():
-    """As defined: over all templates, the least squared error on the nine squares, also for random pictures."""
+def test_classify_frame_is_least_squares_over_the_squares():
+    """As defined: over all templates, the least squared error on the nine squares, also for random drawing."""
     frames = np.random.default_rng(0).random((20, 32, 32, 3))
-    spots = pictures.squares(32)
-    templates = np.full((pictures.COLOURS, pictures.PLACES, 32, 32, 3), pictures.BACKGROUND)
-    for colour, place in itertools.product(range(pictures.COLOURS), range(pictures.PLACES)):
-        templates[colour, place][spots[place]] = pictures.PALETTE[colour]
-    judged = np.zeros((32, 32), bool)
+    spots = drawing.squares(32)
+    templates = np.full((drawing.COLOURS, drawing.PLACES, 32, 32, 3), drawing.BACKGROUND)
+    for colour, place in itertools.product(range(drawing.COLOURS), range(drawing.PLACES)):
+        templates[colour, place][spots[place]] = drawing.PALETTE[colour]
+    used = np.zeros((32, 32), bool)
     for spot in spots:
-        judged[spot] = True
-    differences = (frames[:, None, None] - templates / 255)[..., judged, :]  # (20, 8, 9, pixels, 3)
+        used[spot] = True
+    differences = (frames[:, None, None] - templates / 255)[..., used, :]  # (20, 8, 9, pixels, 3)
     errors = (differences**2).sum((-2, -1)).reshape(20, -1)
-    colours, places = pictures.classify_frame(frames)
-    np.testing.assert_array_equal(colours * pictures.PLACES + places, errors.argmin(1))
+    colours, places = drawing.classify_frame(frames)
+    np.testing.assert_array_equal(colours * drawing.PLACES + places, errors.argmin(1))
 
 
-def test_judge_takes_any_leading_shape_and_refuses_others():
-    empty = np.full((2, 3, 32, 32, 3), pictures.BACKGROUND) / 255
-    colours, places = pictures.classify_frame(empty)
+def test_classify_frame_takes_any_leading_shape_and_refuses_others():
+    empty = np.full((2, 3, 32, 32, 3), drawing.BACKGROUND) / 255
+    colours, places = drawing.classify_frame(empty)
     assert colours.shape == places.shape == (2, 3) and colours.dtype == places.dtype == np.int64
-    assert (colours < pictures.COLOURS).all() and (places < pictures.PLACES).all()
+    assert (colours < drawing.COLOURS).all() and (places < drawing.PLACES).all()
     for wrong in (empty[0, 0, 0], empty[..., 0], empty[..., :28, :], empty[..., :30, :30, :], empty > 0):
         with pytest.raises(ValueError):
-            pictures.classify_frame(wrong)
-    # The environment's own judge knows of its own colours only.
-    violet = np.full((32, 32, 3), pictures.PALETTE[7]) / 255
-    assert pictures.classify_frame(violet)[0] == 7 and recall.ObjectRecall(colours=3).classify_frame(violet)[0] == 2
+            drawing.classify_frame(wrong)
+    # The environment's own classification knows its own colours only.
+    violet = np.full((32, 32, 3), drawing.PALETTE[7]) / 255
+    assert drawing.classify_frame(violet)[0] == 7 and ObjectRecall(colours=3).classify_frame(violet)[0] == 2
     with pytest.raises(ValueError, match="colours"):
-        pictures.classify_frame(empty, colours=9)
+        drawing.classify_frame(empty, colours=9)
 
 
 @pytest.mark.parametrize("name", NAMES)

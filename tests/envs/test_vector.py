@@ -13,8 +13,8 @@ import pytest
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError
 
 import envs
-from agent.training.evaluation import SEEDS
-from envs.vector import WorkerError
+from envs.errors import MakeError
+from envs.vector import TRAINING_SEEDS, WorkerError
 
 FAULTY = "gym:faulty_env:Faulty-v0"
 DIE, UNPICKLABLE = 2, 3
@@ -109,8 +109,7 @@ def test_worker_that_dies_once_in_a_while_is_always_restarted(make_vector):
         with pytest.warns(UserWarning, match=rf"exit code 7.*restart {restart}"):
             vector.step([DIE])
         *_, infos = vector.step([0])
-        # Seeds that training meets stay below those of evaluation.
-        assert 0 <= infos["seed"][0] < SEEDS
+        assert 0 <= infos["seed"][0] < TRAINING_SEEDS
         assert vector.step([0])[1] == 1.0
 
 
@@ -171,7 +170,7 @@ def test_refusals_are_the_environments_own(make_vector):
         ValueError, match=r"^gym:FrozenLake-v1 has observations .*only images and flat vectors \(Box\) are supported$"
     ):
         make_vector("gym:FrozenLake-v1", 2)
-    with pytest.raises(envs.CannotMake, match="^gym:faulty_env:Lacking-v0 cannot be made: a box is not installed, you"):
+    with pytest.raises(MakeError, match="^gym:faulty_env:Lacking-v0 cannot be made: a box is not installed, you"):
         make_vector("gym:faulty_env:Lacking-v0", 1)
     with pytest.raises(ValueError, match="at least 1"):
         make_vector("gym:CartPole-v1", 0)

@@ -1,4 +1,4 @@
-"""Memory Maze (Pasukonis et al., arXiv 2210.13383) as a Gymnasium environment, over the real package."""
+"""Memory Maze as a Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from envs._memory_maze_import import import_tasks
+from envs.memory_maze.package import import_tasks
 
 # Labels of the package's ExtraObs variants: M targets on an S x S maze, positions in cells from bottom left.
 LABELS = (
-    "maze_layout",  # (S, S) uint8: 1 where one can walk
+    "maze_layout",  # (S, S) uint8: 1 where the agent can go
     "agent_pos",  # (2,) x and y
     "agent_dir",  # (2,) unit vector
     "targets_pos",  # (M, 2)
@@ -30,14 +30,13 @@ class MemoryMaze(gymnasium.Env[np.ndarray, np.int64]):
     Observation: (64, 64, 3) uint8. Actions: stay, forward, left, right, forward + left, forward + right.
     An episode never terminates; it is truncated at `EPISODE_STEPS[size]` steps of 0.25 s.
 
-    `reset(seed=s)` gives the episode, and the sequence of episodes after it, of the package's own environment
-    constructed with `seed=s`. The package takes a seed at construction only, so a seeded reset builds the
-    environment anew (seconds); a reset without a seed does not.
+    `reset(seed=s)` gives the episode, and the episodes after it, of the package's environment constructed with
+    `seed=s`. A seeded reset builds that environment anew, which takes seconds; a reset without a seed does not.
 
     Args:
         size: a key of `EPISODE_STEPS`.
         labels: put `LABELS` in `info` of `reset` and `step`; otherwise `info` is empty.
-        time_limit: truncate after so many steps, if sooner than the maze's own limit.
+        time_limit: truncate after this many steps, if sooner than the maze's own limit.
 
     Raises:
         ValueError: unknown size, or a time limit below 1.
@@ -55,7 +54,7 @@ class MemoryMaze(gymnasium.Env[np.ndarray, np.int64]):
         self.action_space = gymnasium.spaces.Discrete(6)
         import_tasks()
         # Imported here because it imports dm_control, which must come after `import_tasks`.
-        from envs.memory_maze_textures import small_tasks
+        from envs.memory_maze.textures import small_tasks
 
         self._task = getattr(small_tasks(), f"memory_maze_{size}")
         self._labels = labels
@@ -95,7 +94,7 @@ class MemoryMaze(gymnasium.Env[np.ndarray, np.int64]):
 
     def _build(self, seed: int | None) -> Any:
         # Imported here because it imports dm_control, which must come after `import_tasks`.
-        from envs.memory_maze_speed import speed_up
+        from envs.memory_maze.speed import speed_up
 
         maze = self._task(seed=seed, global_observables=self._labels)
         speed_up(maze)

@@ -1,10 +1,8 @@
 """The one place where the memory-maze package is imported.
 
-The package imports old `gym` in its `__init__`, to register itself there, and fails without it. `gym` is no
-longer maintained and prints warnings under current numpy, and the dm_env tasks used here (memory_maze.tasks)
-make no use of it. So a stand-in with the few names that the import touches takes its place in `sys.modules`
-while the import runs, and is removed again: no other package ever sees it, and a real `gym` that was there
-before is put back.
+The package imports old `gym` in its `__init__`, to register itself, and fails without it. `gym` is unmaintained, and
+the dm_env tasks used here (`memory_maze.tasks`) do not need it. An empty stand-in takes its place in `sys.modules`
+during the import only; a real `gym` that is loaded is put back.
 """
 
 from __future__ import annotations
@@ -24,9 +22,7 @@ _NOISE = "Cannot set velocity on Entity with no free joint."
 def import_tasks() -> ModuleType:
     """The module `memory_maze.tasks`, imported with a rendering backend chosen and without `gym`.
 
-    Raises:
-        RuntimeError: no OpenGL backend works, or the package is missing; the message gives the command that
-            helps.
+    Raises RuntimeError where no OpenGL backend works or the package is missing; the message gives the command to run.
     """
     if "memory_maze.tasks" in sys.modules:
         return sys.modules["memory_maze.tasks"]
@@ -40,16 +36,16 @@ def import_tasks() -> ModuleType:
             "`pip install dm-control labmaze && pip install --no-deps memory-maze`"
         ) from error
     except (ImportError, AttributeError) as error:
-        # PyOpenGL raises either one when the library of the platform asked for is absent.
+        # PyOpenGL raises either one where the library of the platform is absent.
         raise RuntimeError(f"MUJOCO_GL={backend} does not work here ({error}); {HELP}") from error
-    # dm_control logs this line at every reset, of a walker that has no free joint by design.
+    # dm_control logs this line at every reset; the agent has no free joint by design.
     logging.getLogger("absl").addFilter(lambda record: _NOISE not in record.getMessage())
     return tasks
 
 
 @contextmanager
 def _gym_stand_in() -> Iterator[None]:
-    """`gym`, `gym.envs.registration` and `gym.spaces` as empty stand-ins while the block runs."""
+    """`gym`, `gym.envs.registration` and `gym.spaces` are empty stand-ins in the block."""
     gym, envs, registration, spaces = (
         ModuleType(name) for name in ("gym", "gym.envs", "gym.envs.registration", "gym.spaces")
     )

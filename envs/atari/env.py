@@ -1,9 +1,4 @@
-"""Atari games over the Arcade Learning Environment (ale-py, GPL-2.0, an extra): `Atari/Pong`.
-
-ale-py has a vector environment of its own. It is quicker for many games at once, by threads, but it stacks frames,
-cannot hide any, and resets and fails in its own way. One game as one `gymnasium.Env` is served by `envs.make_vector`
-like every other environment: the same seeds, the same autoreset, and a worker that dies is started again.
-"""
+"""Atari games over the Arcade Learning Environment: `Atari/Pong`."""
 
 from __future__ import annotations
 
@@ -17,8 +12,8 @@ import numpy as np
 from ale_py import roms
 from gymnasium.error import ResetNeeded
 
+from envs.images import IMAGE_SHAPE, to_image
 from envs.occlusion import Occlusion
-from envs.pictures import PICTURE, to_picture
 
 REPEAT = 4  # frames that an action lasts
 EPISODE_FRAMES = 108_000  # half an hour of play; 27,000 steps
@@ -27,12 +22,12 @@ TWO_PLAYER_ROMS = ("combat", "joust", "maze_craze", "warlords")  # nobody to pla
 
 @dataclass(frozen=True)
 class Protocol:
-    """What differs between the ways in which scores are published.
+    """What differs between the protocols of published scores.
 
     Args:
-        sticky: the probability, at each frame, that the console gets the action of the frame before.
-        full_actions: all 18 of the joystick's actions, or those that mean something in the game.
-        no_ops: an episode starts with 0 to so many frames of doing nothing, drawn evenly.
+        sticky: the probability, at each frame, that the last frame's action is repeated.
+        full_actions: all 18 actions of the joystick, or the game's minimal set.
+        no_ops: an episode starts with 0 to `no_ops` frames of no action, drawn uniformly.
     """
 
     sticky: float
@@ -41,9 +36,9 @@ class Protocol:
 
 
 PROTOCOLS = {
-    # Kaiser et al., arXiv 1903.00374: 400k frames in all, which are 100k steps.
+    # Kaiser et al., arXiv 1903.00374: 400k frames, 100k steps.
     "100k": Protocol(sticky=0.0, full_actions=False, no_ops=30),
-    # Machado et al., arXiv 1709.06009: 200M frames in all.
+    # Machado et al., arXiv 1709.06009: 200M frames.
     "200m": Protocol(sticky=0.25, full_actions=True, no_ops=0),
 }
 
@@ -61,21 +56,19 @@ def members() -> list[str]:
 
 
 class Atari(gymnasium.Env[np.ndarray, np.int64]):
-    """One game; an action lasts 4 frames, and the picture is the brighter of the last two, pixel by pixel.
+    """One game; an action lasts 4 frames, and the image is the maximum of the last two, pixel by pixel.
 
-    Observation: (64, 64, 3) uint8, one picture and no stack of them. Actions: the game's own, or all 18. The reward
-    is the change of the score, summed over the 4 frames and not clipped. A life lost does not end an episode; it is
-    truncated at 108,000 frames.
-
+    Observation: (64, 64, 3) uint8, not stacked. Actions: the game's own, or all 18. The reward is the change of the
+    score over the 4 frames, not clipped. A lost life does not end an episode; it is truncated at 108,000 frames.
     The same seed and actions give the same frames. `info` is empty.
 
     Args:
         game: one of `members()`.
-        protocol: a key of `PROTOCOLS`: "100k" has no sticky actions, the minimal action set and up to 30 frames of
-            doing nothing at the start; "200m" has sticky actions (0.25) and all 18 actions. How long to train is
-            the trainer's to say: 100,000 steps, or 50 million.
+        protocol: a key of `PROTOCOLS`: "100k" has no sticky actions, the minimal action set and up to 30 no-op
+            frames at the start; "200m" has sticky actions (0.25) and all 18 actions. The length of training,
+            100,000 or 50 million steps, is the trainer's option.
         flicker, blackout, mask: what is hidden, see `envs.occlusion.Occlusion`.
-        gray: the console's own brightness in place of colours.
+        gray: the console's luminance in place of colours.
 
     Raises:
         ValueError: an argument outside its range.
@@ -97,7 +90,7 @@ class Atari(gymnasium.Env[np.ndarray, np.int64]):
         if not isinstance(gray, bool):
             raise ValueError(f"gray must be true or false, not {gray!r}")
         self._game, self._protocol = game, PROTOCOLS[protocol]
-        self._hiding = Occlusion(flicker, blackout, mask)
+        self._occlusion = Occlusion(flicker, blackout, mask)
         self._ale = _console(self._protocol)
         self._load(0)
         self._actions = self._action_set()
@@ -105,7 +98,7 @@ class Atari(gymnasium.Env[np.ndarray, np.int64]):
         height, width = self._ale.getScreenDims()
         # The last frame of an action and the one before; a game blinks what it cannot draw in one.
         self._screens = np.zeros((2, height, width) if gray else (2, height, width, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Box(0, 255, PICTURE, np.uint8)
+        self.observation_space = gymnasium.spaces.Box(0, 255, IMAGE_SHAPE, np.uint8)
         self.action_space = gymnasium.spaces.Discrete(len(self._actions))
         self._is_seeded = False
         self._index: int | None = None  # of the episode's latest observation
@@ -141,7 +134,7 @@ class Atari(gymnasium.Env[np.ndarray, np.int64]):
         return observation, reward, terminated, truncated, {}
 
     def _repeat(self, action: ale_py.Action) -> tuple[float, np.ndarray]:
-        """Play an action's frames: reward, and the brighter of the last two screens, or the last of a game's end."""
+        """Plays an action: the reward, and the maximum of the last two screens or, at a game's end, the last."""
         reward, last = 0.0, REPEAT - 1
         for frame in range(REPEAT):
             reward += self._ale.act(action)
@@ -157,14 +150,14 @@ class Atari(gymnasium.Env[np.ndarray, np.int64]):
 
     def _observe(self, screen: np.ndarray) -> np.ndarray:
         assert self._index is not None
-        if self._hiding.hides(self._index, self.np_random):
-            return np.zeros(PICTURE, np.uint8)
-        picture = to_picture(screen)
-        self._hiding.cover(picture)
-        return picture
+        if self._occlusion.hides(self._index, self.np_random):
+            return np.zeros(IMAGE_SHAPE, np.uint8)
+        image = to_image(screen)
+        self._occlusion.cover(image)
+        return image
 
     def _load(self, seed: int) -> None:
-        """The console takes a seed only with a cartridge."""
+        """Load the ROM; the console takes a seed only then."""
         rom = roms.get_rom_path(_roms()[self._game])
         assert rom is not None
         self._ale.setInt("random_seed", seed)

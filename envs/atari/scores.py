@@ -1,7 +1,6 @@
 """Returns of a random policy and of a human in the 26 games of Atari 100k.
 
-The table is that of DQN's authors (Mnih et al. 2015; Wang et al., arXiv 1511.06581) as every paper on Atari 100k has it
-since Kaiser et al. (arXiv 1903.00374).
+Source: Mnih et al. (2015) and Wang et al. (arXiv 1511.06581), as in Kaiser et al. (arXiv 1903.00374).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Environments that measure memory: something is seen, gone for a known number of frames, and seen again.
+"""Environments that measure memory: something is shown, gone for a known number of frames, and shown again.
 
-Pictures are those of `envs.recall_pictures`; the cue is seen in the last frame before the return, so that what returns
-is the question, not when. What an episode shows, frame by frame (the frame of the reset is the first):
+A cue in the last frame of the gap announces the return, so that a model has to remember what returns, not when. An
+episode's frames, the reset's first (see `envs.recall.drawing`):
 
     ObjectRecall        shown x object | delay x nothing, the last with the cue |                   back x object
     ObjectRecallChoice  shown x object | delay x nothing, the last with the cue | 1 x K patches  |  back x object
@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from envs.recall_pictures import (
+from envs.recall.drawing import (
     BACKGROUND,
     COLOURS,
     FLOORS,
@@ -43,18 +43,15 @@ Delay = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture without the distractor, (size, size, 3) uint8, that stands for some frames."""
+    """An image without the distractor, (size, size, 3) uint8, shown for some frames."""
 
     phase: int
-    picture: np.ndarray
+    image: np.ndarray
     frames: int
 
 
 class _Recall(gymnasium.Env[np.ndarray, np.int64]):
-    """What the environments have in common: shots that follow each other, and the distractor over them.
-
-    A child gives `_script`: an episode's shots and its labels, which are the same in all its frames.
-    """
+    """Shots that follow each other, and the distractor over them. A subclass gives `_script`."""
 
     metadata: dict[str, Any] = {"render_modes": []}
 
@@ -75,7 +72,7 @@ class _Recall(gymnasium.Env[np.ndarray, np.int64]):
         self._distractor = Distractor(self._size, actions)
 
     def _script(self) -> tuple[list[Shot], dict[str, Any]]:
-        """Draws an episode: its shots, and its labels but for `phase`."""
+        """Draws an episode: its shots, and its labels but `phase`, which are the same in all frames."""
         raise NotImplementedError
 
     def reset(
@@ -100,12 +97,12 @@ class _Recall(gymnasium.Env[np.ndarray, np.int64]):
         return image, reward, self._now == len(self._frames) - 1, False, info
 
     def _reward(self, phase: int, action: int) -> float:
-        """Of an action taken upon a frame of this phase."""
+        """Of an action taken at a frame of this phase."""
         return 0.0
 
     def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
         shot = self._frames[self._now]
-        image = shot.picture.copy()
+        image = shot.image.copy()
         self._distractor.draw(image)
         if not self._labels:
             return image, {}
@@ -113,23 +110,23 @@ class _Recall(gymnasium.Env[np.ndarray, np.int64]):
         return image, {name: np.array(value, np.int64) for name, value in labels.items()}
 
     def _draw_delay(self) -> int:
-        """As many from 5 to 10 frames as from 10 to 20: memory is learnt from short gaps to long ones."""
+        """Log-uniform: as many from 5 to 10 frames as from 10 to 20, so that memory is trained from short gaps on."""
         low, high = self._delay
         return int(math.exp(self.np_random.uniform(math.log(low), math.log(high + 1))))
 
 
 class ObjectRecall(_Recall):
-    """An object is shown, gone, and back at the same place in the same colour; reward is always 0.
+    """An object is shown, gone, and back at the same place in the same colour; the reward is always 0.
 
-    Observation: (size, size, 3) uint8. Actions: push the distractor right, up, left, down. An episode is
-    shown + delay + back frames, with the reset's, and terminates: nothing follows that could be worth anything.
+    Observation: (size, size, 3) uint8. Actions: push the distractor right, up, left, down. An episode has
+    shown + delay + back frames, the reset's included, and terminates.
 
     Args:
         size: pixels a side, a multiple of 4 from 32 to 64.
-        delay: frames of the gap, at least 1; a pair (low, high) draws it anew at each reset, both included,
-            evenly by its logarithm.
+        delay: frames of the gap, at least 1; of a pair (low, high), both included, each reset draws one,
+            log-uniformly.
         shown, back: frames with the object before and after the gap, at least 1.
-        colours: how many colours of the palette an object may have, 1 to 8.
+        colours: the number of colours of the palette that an object may have, 1 to 8.
         labels: put `phase` (SHOWN, GONE, CHOICE or BACK), `colour`, `place` and `delay` in `info`, each () int64;
             otherwise `info` is empty.
 
@@ -151,7 +148,7 @@ class ObjectRecall(_Recall):
         self._colours = colours
 
     def classify_frame(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Colour and place of the object that these pictures show: `classify_frame` over this environment's colours."""
+        """`envs.recall.drawing.classify_frame` over this environment's colours."""
         return classify_frame(frames, self._colours)
 
     def _script(self) -> tuple[list[Shot], dict[str, Any]]:
@@ -166,15 +163,15 @@ class ObjectRecall(_Recall):
 class ObjectRecallChoice(ObjectRecall):
     """`ObjectRecall` with a question: between the gap and the return, one frame shows K patches of colour.
 
-    One of them has the object's colour, the others K - 1 other colours, in shuffled order. Patch i stands where
-    action i points: to the right, above, to the left and below for K = 4. The action taken upon that frame is
-    rewarded with 1 if it picks the patch of the object's colour; a random policy has a mean return of 1/K.
+    One of them has the object's colour, the others K - 1 other colours, in random order. Patch i stands where
+    action i points: right, up, left and down for K = 4. The action taken at that frame is rewarded with 1 if it picks
+    the patch of the object's colour; the mean return of a random policy is 1/K.
 
-    As `ObjectRecall` but for: episodes are one frame longer; actions are K, action i pushing the distractor in
-    direction i of `directions(K)`; `info` has also `answer`, () int64, the right action.
+    Differences from `ObjectRecall`: episodes are one frame longer; there are K actions, action i pushes the distractor
+    in direction i of `directions(K)`; `info` also has `answer`, () int64, the right action.
 
     Args:
-        choices: K, from 2 to `colours`, of which there are at least 2.
+        choices: K, from 2 to `colours`, which is at least 2 here.
     """
 
     def __init__(
@@ -208,15 +205,14 @@ class ObjectRecallChoice(ObjectRecall):
 
 
 class SceneCut(_Recall):
-    """A room is shown, cut away to another room, and back as it was; reward is always 0.
+    """A room is shown, then another room, then the first again as it was; the reward is always 0.
 
-    Each room has a dim floor colour, different in the two, and coloured squares at distinct places; their colours
+    Each room has a dim floor, of different colours in the two, and coloured squares at distinct places, whose colours
     may repeat. The distractor moves on through the cuts. Observation, actions and length are `ObjectRecall`'s.
 
     Args:
         size: pixels a side, a multiple of 4 from 32 to 64.
-        delay: frames of room B, at least 1; a pair (low, high) draws it anew at each reset, both included,
-            evenly by its logarithm.
+        delay: frames of room B, at least 1, or a pair as in `ObjectRecall`.
         shown, back: frames of room A before and after, at least 1.
         objects: squares in each room, 1 to 9.
         labels: put `phase` (SHOWN, GONE or BACK) and `delay`, each () int64, and room A's `colour` and `place`,
@@ -248,20 +244,20 @@ class SceneCut(_Recall):
         return shots, {"colour": colour, "place": place, "delay": delay}
 
     def _room(self, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A room with this floor: its picture, and its objects' colours and places, each (objects,)."""
+        """A room with this floor: its image, and its objects' colours and places, each (objects,)."""
         colour = self.np_random.integers(COLOURS, size=self._objects)
         place = self.np_random.choice(PLACES, self._objects, replace=False)
         room = painted(ground(self._size, floor), [squares(self._size)[i] for i in place], colour)
         return room, colour, place
 
 
-def _gap(picture: np.ndarray, delay: int) -> list[Shot]:
-    """The time between, in front of this picture; the last frame has the cue."""
-    return [Shot(GONE, picture, delay - 1), Shot(GONE, with_cue(picture), 1)]
+def _gap(image: np.ndarray, delay: int) -> list[Shot]:
+    """`delay` frames of this image; the last has the cue."""
+    return [Shot(GONE, image, delay - 1), Shot(GONE, with_cue(image), 1)]
 
 
 def _delay_range(delay: Any) -> tuple[int, int]:
-    """(low, high) of a delay that is a number or such a pair; raises ValueError."""
+    """(low, high) of a number or a pair; raises ValueError."""
     low, high = delay if isinstance(delay, tuple | list) and len(delay) == 2 else (delay, delay)
     if not (is_whole(low) and is_whole(high) and 1 <= low <= high):
         raise ValueError(f"delay must be a whole number of at least 1, or a rising pair of such, not {delay!r}")

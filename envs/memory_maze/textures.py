@@ -1,10 +1,9 @@
-"""What makes our Memory Maze a third of the package's size, byte for byte the same.
+"""Makes Memory Maze a third of its size in memory, byte for byte the same.
 
-The package gives each of 10 wall variations its own copy of every wall texture, and compiles all of these,
-3 MB each, into the MuJoCo model and again into the OpenGL context, at every reset. An episode shows under
-ten. The environments of `small_tasks` compile only the textures in use. The tree that the model is compiled
-from keeps them all, since the next episode chooses among them, and `memory_maze.tasks` stays as it is. Import
-this module only after `envs._memory_maze_import.import_tasks`.
+The package gives each of 10 wall variations a copy of every wall texture, 3 MB each, and compiles all of them into the
+MuJoCo model and the OpenGL context at every reset. An episode shows fewer than ten. The environments of `small_tasks`
+compile only the textures in use; the tree that the model is compiled from keeps all, for the next episode chooses among
+them. `memory_maze.tasks` stays as it is. To be imported after `envs.memory_maze.package.import_tasks`.
 """
 
 from __future__ import annotations
@@ -20,11 +19,7 @@ from dm_control import composer, mjcf
 
 @cache
 def small_tasks() -> Any:
-    """A second, private `memory_maze.tasks`, whose functions build the smaller environments.
-
-    The package names the environment's class nowhere but in that module. An environment changed after it was
-    built would have compiled all textures once by then.
-    """
+    """A second, private `memory_maze.tasks`, whose functions build the smaller environments."""
     spec = find_spec("memory_maze.tasks")
     assert spec is not None and spec.loader is not None
     tasks: ModuleType = module_from_spec(spec)
@@ -34,12 +29,12 @@ def small_tasks() -> Any:
 
 
 class _SmallEnvironment(composer.Environment):
-    """An environment that compiles the textures in use only."""
+    """Compiles only the textures in use."""
 
     _physics: Any
 
     def _recompile_physics(self) -> None:
-        """As the stock method, with the model's XML made smaller in between."""
+        """The stock method, on smaller XML."""
         if getattr(self, "_physics", None) is not None:
             self._physics.free()
         model = self._task.root_entity.mjcf_model
@@ -49,21 +44,21 @@ class _SmallEnvironment(composer.Environment):
 
 
 def _shrink(xml: str) -> str:
-    """The model without what makes no difference to an image.
+    """The model without what changes no image.
 
-    That is the textures that nothing names, all but one of those that differ in name only, and, as there is
-    no light but the camera's own, which casts no shadows, the shadow map (64 MB).
+    Removes textures that nothing names, all but one of those that differ in name only, and the shadow map (64 MB),
+    since the only light is the camera's, which casts no shadows.
     """
     root = ElementTree.fromstring(xml)
     named = {element.get("texture") for element in root.iter()}
-    # The class is but another name as long as no class has defaults for textures, which is so in these mazes.
+    # Where no class has defaults for textures, as in these mazes, the class makes no difference.
     label = ("name", "class") if root.find("default//texture") is None else ("name",)
     kept: dict[frozenset[tuple[str, str]], str] = {}
     same: dict[str, str] = {}
     for asset in root.iter("asset"):
         for texture in asset.findall("texture"):
             name = texture.get("name")
-            # Nothing names the sky: MuJoCo finds it by its type.
+            # MuJoCo finds the sky by its type, not by name.
             if name is None or texture.get("type") == "skybox":
                 continue
             content = frozenset(item for item in texture.items() if item[0] not in label)

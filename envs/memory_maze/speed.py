@@ -1,10 +1,9 @@
-"""What makes our Memory Maze faster than the package's, byte for byte the same.
+"""Makes Memory Maze faster, byte for byte the same.
 
-Most of a stock step is `TargetSphere._update_activation`, a Python loop over all contacts run 50 times a step
-for each target; a tenth is a render scene allocated for each frame; the rest of what can be saved is sensor
-readings that no observation uses. `speed_up` changes these three in one environment and leaves the classes of
-dm_control and memory-maze as they are. Import this module only after
-`envs._memory_maze_import.import_tasks`.
+Most of a stock step is `TargetSphere._update_activation`, a Python loop over all contacts, run 50 times a step for each
+target; a tenth is a render scene allocated for each frame; some is sensor readings that no observation uses. `speed_up`
+changes these in one environment and leaves the classes of dm_control and memory-maze as they are. To be imported after
+`envs.memory_maze.package.import_tasks`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _USED_BY_LABELS_PREFIXES = ("walker/target_rel_", "walker/target_abs_")
 
 
 def speed_up(maze: Any) -> None:
-    """Make one environment of `memory_maze.tasks` faster, before its first reset."""
+    """Speeds up one environment of `memory_maze.tasks`; call it before the first reset."""
     task = maze.task
     for target in task._targets:
         target.__class__ = _SphereTestedByHook
@@ -42,29 +41,26 @@ def speed_up(maze: Any) -> None:
 
 
 class _SphereTestedByHook(TargetSphere):
-    """A target that leaves the test after each substep to `_TouchTest`."""
+    """A target whose test after each substep is `_TouchTest`'s."""
 
     def after_substep(self, physics: Any, unused_random_state: np.random.RandomState) -> None:
-        """Nothing; dm_control recognises an empty hook and does not call it."""
+        """Empty: dm_control does not call an empty hook."""
 
 
 class _TouchTest:
-    """The spheres' own test, run only for the spheres that some contact names.
-
-    A sphere whose geom is in no contact is unchanged by its test, so skipping it changes nothing.
-    """
+    """The spheres' own test, run for spheres in contact; it does not change others."""
 
     def __init__(self, targets: list[TargetSphere]) -> None:
         self._targets = targets
         self._geom_ids = np.empty((len(targets), 1), np.int32)
 
     def initialize_episode(self, physics: Any, unused_random_state: np.random.RandomState) -> None:
-        """Look up the geoms' numbers, which change with every maze."""
+        """Looks up the geoms' ids, which change with every maze."""
         for row, target in zip(self._geom_ids, self._targets, strict=True):
             row[0] = physics.model.name2id(target.geom.full_identifier, "geom")
 
     def after_substep(self, physics: Any, unused_random_state: np.random.RandomState) -> None:
-        """Run the test of the spheres that are touched."""
+        """Runs the test of the spheres in contact."""
         in_contact = self._geom_ids == physics.data.ptr.contact.geom.ravel()  # (targets, 2 * contacts)
         if in_contact.any():
             for target, touched in zip(self._targets, in_contact.any(axis=1), strict=True):
@@ -73,7 +69,7 @@ class _TouchTest:
 
 
 class _OneSceneCamera(MJCFCamera):
-    """A camera that keeps one render scene for an episode, where the stock one allocates one for a frame."""
+    """A camera with one render scene for an episode, not one for each frame."""
 
     def _callable(self, physics: Any) -> Callable[[], np.ndarray]:
         camera: Camera | None = None

@@ -1,8 +1,8 @@
-"""What the environments of `envs.recall` draw: coloured squares at places, patches to choose from, a cue, a distractor.
+"""The images of `envs.recall`, and their classification.
 
-A picture has three by three places for coloured squares on a dark ground, a border that can turn white as a cue, and a
-distractor: a light-gray square that wanders about in the frame by itself and is pushed by the action. It is drawn over
-all else, and too small to hide a square.
+An image has three by three places for coloured squares on a dark ground, a border that turns white as a cue, and a
+distractor: a light-gray square that moves at random and is pushed by the action. It is drawn over everything else, and
+too small to hide a square.
 """
 
 import math
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-SIZES = range(32, 65, 4)  # of a picture's side, in pixels
+SIZES = range(32, 65, 4)  # of an image's side, in pixels
 PLACES = 9  # three by three, row by row from top left
 
-# Red, green, blue, lime, rose, cyan, orange, violet; the first n are used where n are asked for. They are about
-# equally far from the background, so that `classify_frame` reads the right one off a square faded to nearly a half.
+# Red, green, blue, lime, rose, cyan, orange, violet; environments of n colours use the first n. They are about equally
+# far from the background, so that `classify_frame` is right for a square faded to nearly a half.
 PALETTE = np.array(
     [
         (255, 20, 20),
@@ -35,11 +35,11 @@ BACKGROUND = np.array((20, 20, 20), np.uint8)
 GRAY = 200
 WHITE = 255
 
-Spot = tuple[slice, slice]  # rows and columns of a picture
+Spot = tuple[slice, slice]  # rows and columns of an image
 
 
 def squares(size: int) -> list[Spot]:
-    """The square at each of the `PLACES`, in a picture of `size` pixels a side."""
+    """The square at each of the `PLACES`, in an image of `size` pixels a side."""
     side, gap = size // 4, size // 16
     first = (size - 3 * side - 2 * gap) // 2
     spans = [slice(start, start + side) for start in range(first, first + 3 * (side + gap), side + gap)]
@@ -54,22 +54,21 @@ def patches(size: int, choices: int) -> list[Spot]:
 
 
 def directions(actions: int) -> np.ndarray:
-    """(A, 2) unit vectors, x to the right and y down: right, then on counter-clockwise (up, left, down)."""
+    """(A, 2) unit vectors, x to the right and y down: right, then counter-clockwise (up, left, down)."""
     angles = 2 * np.pi * np.arange(actions) / actions
     return np.stack([np.cos(angles), -np.sin(angles)], axis=-1)
 
 
 def classify_frame(frames: np.ndarray, colours: int = COLOURS) -> tuple[np.ndarray, np.ndarray]:
-    """What object a picture of `ObjectRecall` shows, by least squares; for decoded pictures too.
+    """The colour and place of the object in frames of `ObjectRecall`, real or decoded, by least squares.
 
-    A hypothesis is a colour and a place: a square of this colour there, background in the other eight squares.
-    The one with the least squared error, summed over the pixels of all nine squares, wins. The error depends on
-    the pixels by the mean of each square only: but for a constant, it is |mean - colour|^2 - |mean - background|^2
-    of the square where the object would stand. A picture without an object gives some answer.
+    Returns the colour and place with the least squared error over the pixels of all nine squares, where the other eight
+    are background. But for a constant, that error is |mean - colour|^2 - |mean - background|^2, of the mean over the
+    object's square. For an image without an object the answer is arbitrary.
 
     Args:
         frames: (..., H, W, 3) floats in 0..1, H = W in `SIZES`.
-        colours: how many colours of the palette the environment uses; chance is 1 in these, and 1 in `PLACES`.
+        colours: how many colours of the palette the environment uses.
 
     Returns:
         colour and place, each (...) int64.
@@ -91,7 +90,7 @@ def classify_frame(frames: np.ndarray, colours: int = COLOURS) -> tuple[np.ndarr
 
 
 class Distractor:
-    """A light-gray square of 1/8 of the picture's side; wanders, turns at random, stays inside the border."""
+    """A light-gray square of 1/8 of the image's side; moves, turns at random, stays inside the border."""
 
     TURN = 0.1  # the chance of a new heading at each step
 
@@ -104,22 +103,22 @@ class Distractor:
         self._x = self._y = self._dx = self._dy = 0.0
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Stand somewhere and head somewhere."""
+        """Draws a position and a heading."""
         self._x, self._y = rng.uniform(self._low, self._high), rng.uniform(self._low, self._high)
         self._turn(rng)
 
     def move(self, action: int, rng: np.random.Generator) -> None:
-        """One step: by itself, by the push, and back from the border."""
+        """One step of its own, plus the push, reflected at the border."""
         if rng.random() < self.TURN:
             self._turn(rng)
         push_x, push_y = self._pushes[action]
         self._x, self._dx = self._bounce(self._x + self._dx + push_x, self._dx)
         self._y, self._dy = self._bounce(self._y + self._dy + push_y, self._dy)
 
-    def draw(self, picture: np.ndarray) -> None:
+    def draw(self, image: np.ndarray) -> None:
         """Onto (size, size, 3) uint8, in place."""
         x, y = round(self._x), round(self._y)
-        picture[y : y + self._side, x : x + self._side] = GRAY
+        image[y : y + self._side, x : x + self._side] = GRAY
 
     def _turn(self, rng: np.random.Generator) -> None:
         angle = rng.uniform(0, 2 * math.pi)
@@ -138,24 +137,24 @@ def ground(size: int, colour: np.ndarray) -> np.ndarray:
     return np.full((size, size, 3), colour, np.uint8)
 
 
-def painted(picture: np.ndarray, spots: Sequence[Spot], colours: Sequence[int] | np.ndarray) -> np.ndarray:
-    """A copy of the picture with these spots in these colours of the palette."""
-    picture = picture.copy()
+def painted(image: np.ndarray, spots: Sequence[Spot], colours: Sequence[int] | np.ndarray) -> np.ndarray:
+    """A copy of the image with these spots in these colours of the palette."""
+    image = image.copy()
     for spot, colour in zip(spots, colours, strict=True):
-        picture[spot] = PALETTE[colour]
-    return picture
+        image[spot] = PALETTE[colour]
+    return image
 
 
-def with_cue(picture: np.ndarray) -> np.ndarray:
-    """A copy of the picture with a white border."""
-    border = _border(len(picture))
-    framed = np.full_like(picture, WHITE)
-    framed[border:-border, border:-border] = picture[border:-border, border:-border]
+def with_cue(image: np.ndarray) -> np.ndarray:
+    """A copy of the image with a white border."""
+    border = _border(len(image))
+    framed = np.full_like(image, WHITE)
+    framed[border:-border, border:-border] = image[border:-border, border:-border]
     return framed
 
 
 def _border(size: int) -> int:
-    """Pixels that are kept free for the cue along each edge."""
+    """Pixels along each edge that only the cue uses."""
     return size // 32
 
 

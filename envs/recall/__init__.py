@@ -1,0 +1,1 @@
+"""Environments that measure memory: `env` has the episodes, `drawing` the images and their classification."""
