@@ -13,7 +13,7 @@ from agent.runs import presets
 from agent.runs.config import Config
 from agent.training.evaluation import SEEDS
 from agent.training.learner import Learner
-from envs.recall import BACK
+from envs.recall.env import BACK
 from eval.memory.recall import gather, measure, play
 from replay import Replay
 

@@ -10,7 +10,7 @@ import envs
 import train_agent
 from agent.runs.config import Config
 from agent.training.evaluation import play
-from envs.recall_pictures import PALETTE, judge, patches
+from envs.recall.drawing import PALETTE, classify_frame, patches
 from eval import returns
 from eval.human_normalized import normaliser
 
@@ -25,7 +25,7 @@ class Rememberer:
         self.colour = np.zeros(2, int)
 
     def __call__(self, observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        self.colour[is_first] = judge(observation / 255)[0][is_first]
+        self.colour[is_first] = classify_frame(observation / 255)[0][is_first]
         return np.array([self.pick(frame, colour) for frame, colour in zip(observation, self.colour, strict=True)])
 
     def gather_boundaries(self, frame: np.ndarray, colour: int) -> int:
