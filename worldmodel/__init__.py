@@ -1,6 +1,6 @@
 """The learned simulator: frames and actions in, memory, dreams and decoded frames out.
 
-Ours are in `MODELS`; those of other packages are found by `worldmodel.plugins`.
+Those of this package are in `MODELS`; `worldmodel.plugins` finds those of others.
 """
 
 from collections.abc import Callable
@@ -9,27 +9,25 @@ from typing import Any
 
 from worldmodel import plugins
 from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel, total
-from worldmodel.lssvwm import LAYER_TYPES, LSSVWM, LSSVWMConfig
-from worldmodel.neighbours import NEIGHBOURS, Neighbour, NeighbourConfig
+from worldmodel.lssvwm import LAYER_TYPES, LSSVWM, NAMED_CONFIGS, LSSVWMConfig
 from worldmodel.rssm import RSSM, RSSMConfig
 
 MODELS: dict[str, tuple[type[WorldModel], Callable[..., Any]]] = {
-    **{name: (LSSVWM, partial(LSSVWMConfig, name=name)) for name in LAYER_TYPES},
-    **{name: (Neighbour, partial(NeighbourConfig, name=name, **values)) for name, (_, values) in NEIGHBOURS.items()},
+    **{name: (LSSVWM, partial(LSSVWMConfig, name=name, **NAMED_CONFIGS.get(name, {}))) for name in LAYER_TYPES},
     "rssm": (RSSM, RSSMConfig),
 }
 """World models by name: the class, and what makes its default configuration."""
 
 
 def names() -> list[str]:
-    """Known world models: ours, and those that installed packages add."""
+    """Known world models: those of this package, and those that installed packages add."""
     return sorted({*MODELS, *plugins.entry_points()})
 
 
 def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
     """The class of this name, and what makes its default configuration; `package.module:Class` is a name too.
 
-    Raises `plugins.Unusable`, a ValueError of one line, where there is none.
+    Raises `plugins.PluginError`, a ValueError of one line, where there is none.
     """
     return MODELS[name] if name in MODELS else plugins.find(name)
 

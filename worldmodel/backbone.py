@@ -1,5 +1,5 @@
-"""A stack of layers (arXiv 2505.20171, figure 3): block-wise scan, local attention, MLP, each after a norm that the
-action steers.
+"""A stack of layers (arXiv 2505.20171, figure 3): block-wise scan, local attention, MLP, each after a norm whose scale
+and shift depend on the action.
 
 Letters: B batch, T frames, N tokens, D width, A actions.
 """
@@ -16,7 +16,7 @@ from worldmodel.norm import RMSNorm
 
 
 class AdaptiveNorm(nn.Module):
-    """RMSNorm whose scale and shift are read from the frame's condition (adaptive layer norm)."""
+    """RMSNorm whose scale and shift are linear in the frame's condition (adaptive layer norm)."""
 
     def __init__(self, width: int, condition: int):
         super().__init__()
@@ -37,8 +37,6 @@ class Layer(nn.Module):
     def __init__(self, width: int, mixers: list[Mixer], condition: int, ratio: float = 3.0):
         super().__init__()
         hidden = round(ratio * width)
-        if hidden < 1:
-            raise ValueError(f"an MLP of {ratio} times the width {width} has no units")
         self.mixers = nn.ModuleList(mixers)
         self.norms = nn.ModuleList(AdaptiveNorm(width, condition) for _ in range(len(mixers) + 1))
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, width))
@@ -57,11 +55,11 @@ class Layer(nn.Module):
             memories.append(kept)
             x = x + y
         x = x + self.mlp(self.norms[-1](x, condition))
-        return x, _together(memories)
+        return x, _combined(memories)
 
 
 class Backbone(nn.Module):
-    """h_t = f(z_<t, action_<=t): the latents of the frame before and the action in, memory's reading out."""
+    """h_t = f(z_<t, action_<=t), from the latents of the frame before and the action."""
 
     def __init__(
         self, inputs: int, actions: int, tokens: int, width: int, layers: list[list[Mixer]], ratio: float = 3.0
@@ -90,12 +88,12 @@ class Backbone(nn.Module):
         for i, layer in enumerate(self.layers):
             x, kept = layer(x, condition, memory[str(i)], reset, state_interval)
             memories.append(kept)
-        return self.norm(x), _together(memories)
+        return self.norm(x), _combined(memories)
 
 
 def _initial(parts: Iterable[Any], batch: int) -> TensorDict:
     return TensorDict({str(i): part.initial(batch) for i, part in enumerate(parts)}, batch_size=[batch])
 
 
-def _together(memories: list[TensorDict]) -> TensorDict:
+def _combined(memories: list[TensorDict]) -> TensorDict:
     return TensorDict({str(i): memory for i, memory in enumerate(memories)}, batch_size=memories[0].batch_size)

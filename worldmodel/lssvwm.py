@@ -1,13 +1,17 @@
 """LSSVWM: the long-context state-space video world model (arXiv 2505.20171) with DreamerV3's categorical latents.
 
-A tokenizer of patches gives a grid of categorical latents; a backbone of block-wise Mamba-2 scans and causal
-local attention, carried over time without end, predicts the next frame's.
+A tokenizer gives each frame a grid of categorical latents. A backbone of block-wise Mamba-2 scans and causal local
+attention, whose memory is carried over time without end, predicts those of the next frame.
+
+Other stacks of mixers in the backbone's place are the world models of `LAYER_TYPES`.
+
+Letters: B batch, T frames, N tokens, D width of h, Z of a token's latents, G categoricals of a token, C classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict
@@ -16,10 +20,13 @@ from torch import Tensor, nn
 from worldmodel import latents
 from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel, reset_nonfinite
-from worldmodel.boundaries import boundaries, gather_boundaries
+from worldmodel.boundaries import gather_states
+from worldmodel.checks import check_numbers
 from worldmodel.heads import TokenMLP, TwoHot
+from worldmodel.losses import ObservedWindow, latent_losses, loss_scales, reward_losses
+from worldmodel.memory_feature import MemoryFeature
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, GlobalAttention, LocalAttention, Mixer
-from worldmodel.next_reward import Prediction, next_reward_head
+from worldmodel.next_reward import NextReward, feature_columns, next_reward_errors
 from worldmodel.norm import moments
 from worldmodel.remat import remat_backbone, remat_map, remat_mean
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
@@ -32,14 +39,31 @@ LAYER_TYPES: dict[str, tuple[str, ...]] = {
     "transformer": ("global_attention",),
     "gru": ("gru", "local_attention"),
     "s5": ("s5", "local_attention"),
+    "r2i-like": ("s5", "local_attention"),
+    "drama-like": ("flat_scan",),
+    "storm-like": ("global_attention",),
 }
 """The mixers of each layer, by the model's name; the models differ in nothing else.
 
-blocks: the block-wise scan; raster: one scan over all tokens; local and full: attention over few frames and many;
-gru and s5: another recurrence in the scan's place, over each token. `local` may be a convolution.
+block_scan: Mamba-2 over each spatial block; flat_scan: one scan over all tokens; local_attention and global_attention:
+over few frames and many; gru and s5: other recurrences in the scan's place, over each token. The local mixer may be a
+convolution (`local`).
 """
-SCANS = {"block_scan", "flat_scan", "s5"}
-"""The mixers that `expand`, `headdim` and `state` are of."""
+
+NAMED_CONFIGS: dict[str, dict[str, Any]] = {
+    # Samsami et al. 2024, arXiv 2403.04253: five layers of S5; nothing else reads earlier frames
+    "r2i-like": dict(layers=5, d_model=512, num_categoricals=32, num_classes=32, n_heads=8, local_frames=1),
+    # Wang et al. 2025, arXiv 2410.08893: two layers of Mamba-2
+    "drama-like": dict(layers=2, d_model=512, d_state=16, headdim=64, num_categoricals=32, num_classes=32),
+    # Zhang et al. 2023, arXiv 2310.09615: a transformer of two layers over windows of 64 frames
+    "storm-like": dict(layers=2, d_model=512, n_heads=8, global_frames=64, num_categoricals=32, num_classes=32),
+}
+"""Default values of stacks that are as deep and as wide as another paper's memory. Tokenizer, losses and interface are
+LSSVWM's; docs/neighbours.md says what else differs from the papers."""
+
+MAMBA_2 = {"block_scan", "flat_scan"}
+SCANS = MAMBA_2 | {"s5"}
+RECURRENT = SCANS | {"gru"}
 
 
 @dataclass
@@ -57,35 +81,35 @@ class LSSVWMConfig:
     tokenizer_layers: int = 2
     """Layers of an image's encoder, and of its decoder."""
     detach_latents: bool = False
-    """Decode latents alone, and teach them nothing through what memory reads; reward, continue, KL still reach them."""
+    """Decode latents alone, and pass them no gradient from memory; reward, continue and KL losses still train them."""
     d_model: int = 128
     """Width of a token in the backbone: D."""
     layers: int = 2
-    """Layers of the backbone: block-wise scan, local attention, MLP."""
+    """Layers of the backbone: mixers and an MLP."""
     mlp_ratio: float = 3.0
-    """Inner width of a layer's MLP, in widths."""
+    """Inner width of a layer's MLP, as a multiple of d_model."""
     blocks: tuple[tuple[int, int], ...] = ((2, 2),)
     """Spatial block (height, width) of each layer's scan, in tokens; cycles by layer."""
     state_interval: int = 16
-    """Frames between two States that are kept: where dreams start and states are regularised."""
+    """Frames between the States that dreams start from and whose scan states are regularised."""
     remat_frames: int = 0
-    """Frames whose activations are held at once, computed again for gradients; 0 holds a window's."""
+    """Frames whose activations are held at once and computed again for gradients; 0 holds those of a window."""
     open_loop_prob: float = 0.0
-    """Share of training's windows of which memory reads a beginning of random length alone: the rest is foretold."""
+    """Share of training windows in which memory observes only a prefix of random length, and predicts the rest."""
     pretrained: str = ""
     """Mamba-2 checkpoint (safetensors file or folder) whose first layers a new run's scans and norms start from."""
     expand: int = 2
-    """Inner width of a scan, in widths."""
+    """Inner width of a scan, as a multiple of d_model."""
     headdim: int = 32
     """Width of one head of a scan: P; S5 has as many HiPPO blocks as Mamba-2 has heads."""
     d_state: int = 32
-    """State size of a scan: S; of each HiPPO block in S5. (The state of the GRU is as wide as a token.)"""
+    """State size of a scan: S; of each HiPPO block in S5. (The state of the GRU has d_model numbers a token.)"""
     local: Literal["attention", "conv"] = "attention"
     """Form of the local mixer: dense attention, or a causal depthwise convolution over the same frames."""
     local_frames: int = 4
     """Frames that the local mixer sees, the current one included."""
     global_frames: int = 256
-    """Frames that full attention sees (transformer), the current one included; each State holds them all."""
+    """Frames that global attention sees (transformer), the current one included; each State holds them all."""
     n_heads: int = 4
     """Heads of attention."""
     hidden: int = 256
@@ -94,32 +118,104 @@ class LSSVWMConfig:
     """Predict the reward of each action before the next frame is drawn, and show it in features and State."""
     cosine_similarity: bool = False
     """Let the next-reward head read how similar the frame is to what memory expects of the next one."""
+    memory_feature: int = 0
+    """Width of a projection of memory's recurrent state, read by reward, continue, actor and critic; 0: none."""
     unimix: float = 0.01
     """Share of the uniform distribution mixed into every categorical."""
     free_nats: float = 1.0
     """KL below which dynamics and representation losses stop."""
     reconstruction_scale: float = 1.0
-    """Weight of the squared error of the decoded frame, summed over its values."""
+    """Scale of the squared error of the decoded frame, summed over its values."""
     perceptual_scale: float = 1.0
-    """Weight of 1 - SSIM of the decoded frame (images alone)."""
+    """Scale of 1 - SSIM of the decoded frame (images alone)."""
     dynamics_scale: float = 1.0
-    """Weight of the KL that moves the prior."""
+    """Scale of the KL that moves the prior."""
     next_latent_scale: float = 0.5
-    """Weight of the KL of a second prior, of frame t + 1 by h_t, so that h_t holds what memory has for it; 0: none."""
+    """Scale of the KL of a second prior, of frame t + 1 by h_t, so that h_t holds what memory knows of it; 0: none."""
     representation_scale: float = 0.1
-    """Weight of the KL that moves the posterior."""
+    """Scale of the KL that moves the posterior."""
     reward_scale: float = 1.0
-    """Weight of the reward's two-hot cross-entropy."""
+    """Scale of the reward's two-hot cross-entropy."""
     next_reward_scale: float = 1.0
-    """Weight of the next-reward head's squared error, in symlog."""
+    """Scale of the next-reward head's squared error, in symlog."""
     continue_scale: float = 1.0
-    """Weight of the continue flag's binary cross-entropy."""
+    """Scale of the continue flag's binary cross-entropy."""
     state_scale: float = 1e-3
-    """Weight of the pull of scan states toward a standard normal."""
+    """Scale of the pull of scan states toward a standard normal."""
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            "worldmodel",
+            self,
+            may_be_zero={"remat_frames", "open_loop_prob", "memory_feature", "unimix", "free_nats"},
+            at_most_one={"open_loop_prob", "unimix"},
+        )
+        for error in self._errors():
+            raise ValueError(error)
+
+    def _errors(self) -> Iterator[str]:
+        mixers = self.mixers
+        if self.remat_frames % self.state_interval:
+            yield (
+                f"worldmodel.remat_frames ({self.remat_frames}) must be 0 or a multiple of "
+                f"worldmodel.state_interval ({self.state_interval}): memory is carried on from boundary to boundary"
+            )
+        if not self.blocks:
+            yield "worldmodel.blocks names no block size"
+        if "n_heads" not in self.unread() and self.d_model % self.n_heads:
+            yield f"worldmodel.d_model ({self.d_model}) must be a multiple of worldmodel.n_heads ({self.n_heads})"
+        if "global_attention" in mixers and self.d_model // self.n_heads % 2:
+            yield (
+                f"worldmodel.d_model / worldmodel.n_heads ({self.d_model} / {self.n_heads}) must be even for "
+                f"global attention: rotary embedding turns pairs"
+            )
+        inner = self.expand * self.d_model
+        if SCANS & mixers and inner % self.headdim:
+            yield (
+                f"worldmodel.expand * worldmodel.d_model ({self.expand} * {self.d_model} = {inner}) must be a "
+                f"multiple of worldmodel.headdim ({self.headdim})"
+            )
+        if "s5" in mixers and self.d_state % 2:
+            yield f"worldmodel.d_state ({self.d_state}) must be even for s5: its states come in conjugate pairs"
+        if round(self.mlp_ratio * self.d_model) < 1:
+            yield (
+                f"worldmodel.mlp_ratio * worldmodel.d_model ({self.mlp_ratio} * {self.d_model}) must come to 1 unit "
+                f"or more"
+            )
+        if self.memory_feature and not RECURRENT & mixers:
+            readers = ", ".join(name for name, types in LAYER_TYPES.items() if RECURRENT.intersection(types))
+            yield f"worldmodel.memory_feature is read by {readers}; {self.name} has no recurrent state"
+        yield from next_reward_errors(self)
+
+    @property
+    def mixers(self) -> set[str]:
+        """The types of mixer of each layer."""
+        return set(LAYER_TYPES[self.name])
+
+    def unread(self) -> set[str]:
+        """The fields that a model of this configuration does not read."""
+        mixers = self.mixers
+        attention = "global_attention" in mixers or ("local_attention" in mixers and self.local == "attention")
+        readers = {
+            "blocks": "block_scan" in mixers,
+            "pretrained": bool(MAMBA_2 & mixers),
+            "local": "local_attention" in mixers,
+            "local_frames": "local_attention" in mixers,
+            "global_frames": "global_attention" in mixers,
+            "n_heads": attention,
+            "memory_feature": bool(RECURRENT & mixers),
+            "cosine_similarity": self.next_reward,
+            "next_reward_scale": self.next_reward,
+        }
+        readers |= dict.fromkeys(("expand", "headdim", "d_state", "state_scale"), bool(SCANS & mixers))
+        return {name for name, read in readers.items() if not read}
 
 
 class LSSVWM(WorldModel):
-    """See the module's docstring; `shape` is that of one observation, `actions` the width of an action."""
+    """See the module's docstring; `shape` is that of one observation, `actions` the width of an action.
+
+    A feature is [memory's state, h, predicted rewards, z], without the first and third where options leave them out.
+    """
 
     def __init__(self, config: LSSVWMConfig, shape: tuple[int, ...], actions: int):
         super().__init__()
@@ -128,11 +224,15 @@ class LSSVWM(WorldModel):
         grid = ImageTokenizer.grid if image else VectorTokenizer.grid
         self.tokens = grid[0] * grid[1]
         if config.num_categoricals % self.tokens:
-            raise ValueError(f"{config.num_categoricals} latents cannot be shared out over {self.tokens} tokens evenly")
+            raise ValueError(
+                f"worldmodel.num_categoricals ({config.num_categoricals}) must be a multiple of the {self.tokens} "
+                f"tokens of a frame"
+            )
         self.groups = config.num_categoricals // self.tokens
         self.latent_width = self.groups * config.num_classes
-        self.feature_width = config.d_model + (1 + actions) * config.next_reward + self.latent_width
-        self.decoded_width = self.latent_width if config.detach_latents else self.feature_width
+        visible = config.d_model + (1 + actions) * config.next_reward + self.latent_width
+        self.feature_width = config.memory_feature + visible
+        self.decoded_width = self.latent_width if config.detach_latents else visible
         self.tokenizer: ImageTokenizer | VectorTokenizer
         if image:
             self.tokenizer = ImageTokenizer(shape, config.tokenizer_width, config.tokenizer_layers, self.decoded_width)
@@ -141,18 +241,21 @@ class LSSVWM(WorldModel):
         self.posterior = nn.Linear(config.tokenizer_width, self.latent_width)
         # logits spread from the start: near-uniform samples tell the decoder little, and stay so for long
         nn.init.normal_(self.posterior.weight, std=2 / config.tokenizer_width**0.5)
-        self.backbone = Backbone(
-            self.latent_width, actions, self.tokens, config.d_model, self._layers(grid), config.mlp_ratio
-        )
+        layers = self._layers(grid)
+        self.backbone = Backbone(self.latent_width, actions, self.tokens, config.d_model, layers, config.mlp_ratio)
         self.prior = self._prior_head()
         self.next_prior = self._prior_head() if config.next_latent_scale else None
         self.twohot = TwoHot()
         self.reward_head = TokenMLP(self.tokens, self.feature_width, len(self.twohot.bins), config.hidden)
         self.twohot.init_output(self.reward_head.out)
         self.continue_head = TokenMLP(self.tokens, self.feature_width, 1, config.hidden, scale=1.0)
-        self.next_reward = next_reward_head(
-            config, self.tokens, config.d_model, self.latent_width, actions, config.hidden
-        )
+        self.next_reward = self.memory_feature = None
+        if config.next_reward:
+            self.next_reward = NextReward(
+                self.tokens, config.d_model, self.latent_width, actions, config.hidden, config.cosine_similarity
+            )
+        if config.memory_feature:
+            self.memory_feature = MemoryFeature(layers, config.memory_feature)
 
     def _prior_head(self) -> nn.Sequential:
         width = self.config.d_model
@@ -190,75 +293,81 @@ class LSSVWM(WorldModel):
             state |= self.next_reward.initial(like, batch)
         return TensorDict(state, batch_size=[batch])
 
-    def observe(self, rows: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
+    def observe(self, batch: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
         """See `WorldModel`."""
-        return self._observe(rows, state, sample).output
+        return self._observe(batch, state, *self._encode(batch, sample)).output
 
-    def _observe(self, rows: SequenceBatch, state: State, sample: bool, unread: Tensor | None = None) -> "_Observed":
-        """`unread` (B, T): rows at which memory does not read the frame before."""
-        B, T = rows.batch_size
-        segment = self.config.remat_frames
-        logits = self.posterior(remat_map(self.tokenizer.encode, rows.observation, segment))
+    def _encode(self, batch: SequenceBatch, sample: bool) -> tuple[Tensor, Tensor]:
+        """Log probabilities of the posterior (B, T, N, G, C) and latents (B, T, N, Z) of each frame."""
+        logits = self.posterior(remat_map(self.tokenizer.encode, batch.observation, self.config.remat_frames))
         posterior = self._log_probs(logits)
-        z = latents.draw(posterior, sample).flatten(-2).to(logits.dtype)  # (B, T, N, Z); zeros and ones
-        state = reset_nonfinite(state, rows.is_first[:, 0])
-        first = rows.is_first.unsqueeze(-1)  # (B, T, 1); what stands before a first row is no input to it
-        read = z.detach() if self.config.detach_latents else z
-        before = torch.cat([state["z"].unsqueeze(1).to(z.dtype), read[:, :-1]], 1)
-        before = before.masked_fill((first if unread is None else first | unread.unsqueeze(-1)).unsqueeze(-1), 0.0)
-        action = rows.action.masked_fill(first, 0.0)
-        block = self.config.state_interval
-        h, memories = remat_backbone(self.backbone, before, action, state["memory"], rows.is_first, block, segment)
-        h = h.to(z.dtype)
-        next_prior = self._next_log_probs(h)
-        frames, reward = {"h": h, "z": z}, None
-        if self.next_reward is not None:
-            reward = self.next_reward.observe(h, read, self._expected(next_prior, z), action, first, state)
-            frames |= {"predicted_reward": reward.predicted_reward.detach(), "next_reward": reward.next_reward.detach()}
-        ends = boundaries(T, block)
-        kept_frames = {name: gather_boundaries(x, ends).to(state[name].dtype) for name, x in frames.items()}
-        starts = TensorDict({"memory": memories} | kept_frames, batch_size=[B, len(ends)])
-        output = ObserveOutput(self._feature(frames), starts, torch.tensor(ends, device=z.device), starts[:, -1])
-        return _Observed(output, h, posterior, next_prior, reward)
+        return posterior, latents.draw(posterior, sample).flatten(-2).to(logits.dtype)
 
-    def _unread(self, rows: SequenceBatch) -> Tensor | None:
-        """(B, T): from a frame drawn at random on in `open_loop_prob` of training's windows. Where a frame follows a
-        clean beginning with noise in diffusion forcing (Chen et al. 2024, arXiv 2407.01392), latents are hidden."""
+    def _observe(
+        self, batch: SequenceBatch, state: State, posterior: Tensor, z: Tensor, observed: Tensor | None = None
+    ) -> ObservedWindow:
+        """Memory reads the latents; where `observed` (B, T) is false it does not read those of the frame before."""
+        config = self.config
+        state = reset_nonfinite(state, batch.is_first[:, 0])
+        first = batch.is_first.unsqueeze(-1)  # (B, T, 1); nothing before a first row is an input to it
+        seen = z.detach() if config.detach_latents else z
+        previous = torch.cat([state["z"].unsqueeze(1).to(z.dtype), seen[:, :-1]], 1)
+        hidden = first if observed is None else first | ~observed.unsqueeze(-1)
+        previous = previous.masked_fill(hidden.unsqueeze(-1), 0.0)
+        action = batch.action.masked_fill(first, 0.0)
+        # features read the memory of every frame, States that of the boundaries
+        interval = 1 if self.memory_feature is not None else config.state_interval
+        h, memories = remat_backbone(
+            self.backbone, previous, action, state["memory"], batch.is_first, interval, config.remat_frames
+        )
+        frames = {"h": h.to(z.dtype), "z": z}
+        next_prior = self._next_prior(frames["h"])
+        next_reward = None
+        if self.next_reward is not None:
+            next_reward = self.next_reward.observe(frames["h"], seen, next_prior, action, first, state)
+            frames |= next_reward.entries()
+        entries, ends = gather_states(frames, state, config.state_interval)
+        feature = self._feature(frames | {"memory": memories})
+        if self.memory_feature is not None:
+            memories = memories[:, ends]
+        starts = TensorDict({"memory": memories} | entries, batch_size=memories.batch_size)
+        output = ObserveOutput(feature, starts, torch.tensor(ends, device=z.device), starts[:, -1])
+        return ObservedWindow(output, frames["h"], z, posterior, next_prior, next_reward)
+
+    def _observed_prefix(self, batch: SequenceBatch) -> Tensor | None:
+        """(B, T) in training: rows whose frame before memory observes, in `open_loop_prob` of the windows a prefix.
+
+        Diffusion forcing (Chen et al. 2024, arXiv 2407.01392) follows a clean prefix with noise; latents are hidden.
+        """
         if not (self.training and self.config.open_loop_prob):
             return None
-        B, T = rows.batch_size
-        draw = torch.rand(2, B, 1, device=rows.is_first.device)
-        return (draw[0] < self.config.open_loop_prob) & (torch.arange(1, T + 1, device=draw.device) > draw[1] * T)
+        B, T = batch.batch_size
+        draw = torch.rand(2, B, 1, device=batch.is_first.device)
+        return (draw[0] >= self.config.open_loop_prob) | (torch.arange(1, T + 1, device=draw.device) <= draw[1] * T)
 
-    def _next_log_probs(self, h: Tensor) -> Tensor | None:
-        """Of the next frame's latents, (..., N, G, C), where the model has a prior of them."""
+    def _next_prior(self, h: Tensor) -> Tensor | None:
+        """Log probabilities of the next frame's latents (..., N, G, C), where the model has a prior of them."""
         return None if self.next_prior is None else self._log_probs(self.next_prior(h))
 
-    def _expected(self, next_prior: Tensor | None, like: Tensor) -> Tensor | None:
-        """The next frame\'s expected latents (..., N, Z), where the next-reward head compares with them."""
-        if next_prior is None or not self.config.cosine_similarity:
-            return None
-        return next_prior.detach().exp().flatten(-2).to(like.dtype)
-
-    def _feature(self, frame: Mapping[str, Tensor]) -> Tensor:
-        """(..., N, F): h, the predicted rewards where the model has them, z."""
-        h, z = frame["h"], frame["z"]
-        if self.next_reward is None:
-            return torch.cat([h, z], -1)
-        rewards = self.next_reward.columns(frame["predicted_reward"], frame["next_reward"], z)
-        return torch.cat([h, rewards, z], -1)
+    def _feature(self, frame: Mapping[str, Any]) -> Tensor:
+        """Entries of States -> (..., N, F)"""
+        parts = [frame["h"], frame["z"]]
+        if self.next_reward is not None:
+            parts.insert(1, feature_columns(frame, frame["z"]))
+        if self.memory_feature is not None:
+            parts.insert(0, self.memory_feature(frame["memory"]).to(frame["z"].dtype))
+        return torch.cat(parts, -1)
 
     def dream(self, state: State, action: Tensor, sample: bool = True) -> State:
         """See `WorldModel`."""
         reset = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
         h, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
         z = latents.draw(self._log_probs(self.prior(h[:, 0])), sample).flatten(-2)
-        h = h[:, 0].to(z.dtype)
-        frame = {"h": h, "z": z}
+        frame = {"memory": memories[:, 0], "h": h[:, 0].to(z.dtype), "z": z}
         if self.next_reward is not None:
-            next_prior = self._next_log_probs(h) if self.config.cosine_similarity else None
-            frame |= self.next_reward.dream(h, z, self._expected(next_prior, z), action, state)
-        return TensorDict({"memory": memories[:, 0]} | frame, batch_size=[len(action)])
+            next_prior = self._next_prior(frame["h"]) if self.config.cosine_similarity else None
+            frame |= self.next_reward.dream(frame["h"], z, next_prior, action, state)
+        return TensorDict(frame, batch_size=[len(action)])
 
     def open_loop(self, state: State) -> State:
         """See `WorldModel`."""
@@ -270,65 +379,59 @@ class LSSVWM(WorldModel):
         """See `WorldModel`."""
         return self._feature(state)
 
-    def loss(self, rows: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
-        """See `WorldModel`; the names are those of `weights`."""
-        if self.training:
-            self.tokenizer.update(rows.observation)
-        output, h, posterior, next_prior, reward = self._observe(rows, state, False, self._unread(rows))
-        feature = output.feature
-        prior = self._log_probs(self.prior(h))
-        dynamics, representation, surprise = latents.balanced_kl(posterior, prior, self.config.free_nats)
-        reconstruction, perceptual = remat_mean(
-            self.tokenizer.losses, feature[..., -self.decoded_width :], rows.observation, self.config.remat_frames
-        )
-        rewards = self.reward_head(feature)
-        continue_prob = (~rows.terminated).to(rewards.dtype)
-        going = self.continue_head(feature).squeeze(-1)
-        # a first row's reward is of what came before, in rows whose past replay has cut off, where it is not 0
-        follows = (~rows.is_first).to(rewards.dtype)
-        regular, figures = self._state_losses(output.start_states)
-        losses = {
-            "reconstruction": reconstruction,
-            "perceptual": perceptual,
-            "dynamics": dynamics,
-            "representation": representation,
-            "reward": (self.twohot.loss(rewards, rows.reward) * follows).mean(),
-            "continue": nn.functional.binary_cross_entropy_with_logits(going, continue_prob),
-            "state": regular,
-        }
-        if next_prior is not None:
-            losses["next_latent"] = latents.next_latent_kl(posterior, next_prior, follows)
-        if self.next_reward is not None and reward is not None:
-            losses["next_reward"] = self.next_reward.loss(reward.previous, rows.action, rows.reward, follows)
-        figures["kl"] = surprise
-        figures["entropy/posterior"] = -(posterior.exp() * posterior).sum((-1, -2, -3)).mean().detach()
-        return losses, output, figures
+    def loss(self, batch: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
+        """See `WorldModel`; the names are those of `loss_scales`.
 
-    def _state_losses(self, starts: State) -> tuple[Tensor, dict[str, Tensor]]:
-        """KL(N(mean, var) || N(0, 1)) of the scan states at block boundaries, mean over layers; and their figures."""
-        pulls, figures = [], {}
+        Where memory observes only a prefix of a window, losses are of that; the output's memory observes all of it.
+        """
+        if self.training:
+            self.tokenizer.update(batch.observation)
+        posterior, z = self._encode(batch, sample=True)
+        observed = self._observed_prefix(batch)
+        window = self._observe(batch, state, posterior, z, observed)
+        feature = window.output.feature
+
+        losses, metrics = latent_losses(window, self._log_probs(self.prior(window.h)), batch, self.config.free_nats)
+        losses |= reward_losses(window, self.reward_head(feature), self.continue_head(feature), self.twohot, batch)
+        losses["reconstruction"], losses["perceptual"] = remat_mean(
+            self.tokenizer.losses, self._decoded(feature), batch.observation, self.config.remat_frames
+        )
+        losses["state"], state_metrics = self._state_loss(window.output.start_states)
+
+        output = window.output
+        if observed is not None and not observed.all():
+            with torch.no_grad():
+                output = self._observe(batch, state, posterior, z).output
+        return losses, output, metrics | state_metrics
+
+    def _state_loss(self, starts: State) -> tuple[Tensor, dict[str, Tensor]]:
+        """KL(N(mean, var) || N(0, 1)) of the scan states at boundaries, mean over layers; and metrics of each layer."""
+        kls, metrics = [], {}
         memories = [starts["memory", str(i), "0"] for i in range(self.config.layers)]
         for i, s in enumerate(memory["ssm"] for memory in memories if "ssm" in memory.keys()):
             mean, var = moments(s)
-            pulls.append(0.5 * (var + mean**2 - 1 - (var + 1e-6).log()))
-            figures[f"state/{i}/mean"], figures[f"state/{i}/variance"] = mean.detach(), var.detach()
-            figures[f"state/{i}/norm"] = torch.linalg.vector_norm(s.detach(), dim=tuple(range(2, s.ndim))).mean()
-        return (torch.stack(pulls).mean() if pulls else starts["h"].new_zeros(())), figures
+            kls.append(0.5 * (var + mean**2 - 1 - (var + 1e-6).log()))
+            metrics[f"state/{i}/mean"], metrics[f"state/{i}/variance"] = mean.detach(), var.detach()
+            metrics[f"state/{i}/norm"] = torch.linalg.vector_norm(s.detach(), dim=tuple(range(2, s.ndim))).mean()
+        return (torch.stack(kls).mean() if kls else starts["h"].new_zeros(())), metrics
 
-    def kl(self, rows: SequenceBatch, state: State) -> Tensor:
-        """See `WorldModel`; latents are at their mode."""
-        observed = self._observe(rows, state, sample=False)
-        return latents.kl(observed.posterior, self._log_probs(self.prior(observed.h)))
+    def kl(self, batch: SequenceBatch, state: State) -> Tensor:
+        """See `WorldModel`."""
+        window = self._observe(batch, state, *self._encode(batch, sample=False))
+        return latents.kl(window.posterior, self._log_probs(self.prior(window.h)))
 
     def loss_scales(self) -> dict[str, float]:
         """See `WorldModel`."""
-        names = ["reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state"]
-        names += ["next_latent"] * (self.next_prior is not None) + ["next_reward"] * (self.next_reward is not None)
-        return {name: getattr(self.config, f"{name}_scale") for name in names}
+        names = ("reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state")
+        return loss_scales(self.config, *names)
 
     def decode(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
-        return self.tokenizer.decode(feature[..., -self.decoded_width :])
+        return self.tokenizer.decode(self._decoded(feature))
+
+    def _decoded(self, feature: Tensor) -> Tensor:
+        """The part of a feature that the decoder reads."""
+        return feature[..., -self.decoded_width :]
 
     def reward(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
@@ -341,13 +444,3 @@ class LSSVWM(WorldModel):
     def _log_probs(self, logits: Tensor) -> Tensor:
         """(..., N, Z) -> (..., N, G, C)"""
         return latents.log_probs(logits.unflatten(-1, (self.groups, self.config.num_classes)), self.config.unimix)
-
-
-class _Observed(NamedTuple):
-    """What observing gives, with what losses are made of."""
-
-    output: ObserveOutput
-    h: Tensor  # (B, T, N, W)
-    posterior: Tensor  # (B, T, N, G, C): log probabilities
-    next_prior: Tensor | None  # the same of the next frame, by h
-    reward: Prediction | None

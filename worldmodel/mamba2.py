@@ -8,14 +8,14 @@ Letters: b sequences, L positions, D width, I = expand * D inner width, H = I / 
 """
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel.boundaries import boundaries, gather_boundaries, last_inputs, over_channels
+from worldmodel import cpu
+from worldmodel.boundaries import boundaries, convolve_masked, gather_boundaries, last_inputs
 from worldmodel.norm import RMSNorm
 from worldmodel.ssd import longest_chunk, scan
 
@@ -29,16 +29,14 @@ class Mamba2(nn.Module):
         """`positions` of the sequence make one step of time."""
         super().__init__()
         inner = expand * width
-        if inner % headdim:
-            raise ValueError(f"head width {headdim} does not divide the inner width {inner} = {expand} x {width}")
         self.inner, self.headdim, self.state = inner, headdim, state
         self.heads = inner // headdim
         self.mixed = inner + 2 * state  # channels that the convolution sees: x, B, C
         self.in_proj = nn.Linear(width, inner + self.mixed + self.heads, bias=False)
         self.conv1d = nn.Conv1d(self.mixed, self.mixed, D_CONV, groups=self.mixed)
-        # Heads start out to forget over 4 to 256 steps of time, evenly by the logarithm, and all write strongly: dt is
-        # log-uniform in 0.1..1 a step. (As published, dt in 0.001..0.1 and A in -16..-1 are drawn apart: a head that
-        # keeps for long writes next to nothing, and whether there is one is chance.)
+        # Heads forget over 4 to 256 steps of time at first, evenly by the logarithm, and all write strongly: dt is
+        # log-uniform in 0.1..1 a step. (As published, dt in 0.001..0.1 and A in -16..-1 are independent: heads that
+        # keep for long write next to nothing, and whether there are any is chance.)
         forget = torch.logspace(math.log10(4.0), math.log10(256.0), self.heads) * positions
         dt = torch.exp((torch.rand(self.heads) - 1) * math.log(10.0)) / positions
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
@@ -87,21 +85,18 @@ class Mamba2(nn.Module):
         """Causal depthwise convolution in which no tap reaches over a reset. -> (b, L, I + 2S)"""
         assert self.conv1d.bias is not None
         weight, bias = self.conv1d.weight.squeeze(1).to(past.dtype), self.conv1d.bias.to(past.dtype)
-        # a GPU does without asking where resets are, which would make it wait
-        if past.is_cuda:
-            return convolve_masked(past, weight.T, bias, segment)
-        return convolve(past, weight, bias, segment)
+        return (convolve_masked if past.is_cuda else cpu.convolve)(past, weight.T, bias, segment)
 
 
 def _scan_blocks(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, reset: Tensor, save_every: int
 ) -> tuple[Tensor, Tensor]:
-    """`scan` in chunks that end where states are kept: y (b, L, H, P), and the states (b, K, H, P, S) kept."""
+    """`scan` in chunks that end at boundaries: y (b, L, H, P), and the states (b, K, H, P, S) there."""
     L = x.shape[1]
     chunk = chunk_length(save_every, longest_chunk(x.is_cuda))
-    chunks = -(-save_every // chunk)  # of a block of `save_every` positions
+    chunks = -(-save_every // chunk)  # of `save_every` positions
     spare = chunks * chunk - save_every if L > save_every else 0
-    if spare:  # a block's last chunk is filled up: dt = 0 neither decays the state nor adds to it
+    if spare:  # the last chunk of every `save_every` is padded: dt = 0 neither decays the state nor adds to it
         x, dt, B, C, reset = (_spread(t, save_every, spare) for t in (x, dt, B, C, reset))
     y, states = scan(x, dt, A, B, C, state, reset, chunk)
     if spare:
@@ -111,60 +106,10 @@ def _scan_blocks(
 
 
 def _spread(x: Tensor, every: int, spare: int) -> Tensor:
-    """(b, L, ...) with so many zeros after each `every` positions, and so many that L is a multiple."""
-    beyond = (0, 0) * (x.ndim - 2)
-    blocks = F.pad(x, (*beyond, 0, -x.shape[1] % every)).unflatten(1, (-1, every))
-    return F.pad(blocks, (*beyond, 0, spare)).flatten(1, 2)
-
-
-def convolve_masked(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
-    """The convolution, tap by tap; of frames of tokens as well, as `CausalConv` has.
-
-    past (b, W - 1 + L, ..., C), weight (W, C), segment (b, W - 1 + L) -> (b, L, ..., C)
-    """
-    before = len(weight) - 1
-    L = past.shape[1] - before
-    out = torch.addcmul(bias, past[:, before:], weight[-1])
-    for tap in range(before):
-        same = segment[:, tap : tap + L] == segment[:, before:]
-        out = torch.addcmul(out, past[:, tap : tap + L], over_channels(same, past) * weight[tap])
-    return out
-
-
-def convolve(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
-    """The same of a weight (C, W): as without resets, then once more for the few rows whose taps reach over one."""
-    out = _Convolution.apply(past, weight, bias)
-    b, at = (segment[:, : 1 - D_CONV] != segment[:, D_CONV - 1 :]).nonzero(as_tuple=True)
-    if len(b):
-        taps = at[:, None] + torch.arange(D_CONV, device=at.device)  # (rows, W)
-        same = segment[b[:, None], taps] == segment[b[:, None], taps[:, -1:]]
-        rows = past[b[:, None], taps] * same.unsqueeze(-1).to(past.dtype)  # (rows, W, C)
-        out = out.index_put((b, at), (rows * weight.T).sum(1) + bias)
-    return out
-
-
-class _Convolution(torch.autograd.Function):
-    """Depthwise, along the middle axis. Torch's own is quick forward and slow backward for this layout."""
-
-    @staticmethod
-    def forward(ctx: Any, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(past, weight)
-        return _along_time(past, weight, bias)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        past, weight = ctx.saved_tensors
-        L = gradient.shape[1]
-        onto_past = _along_time(F.pad(gradient, (0, 0, D_CONV - 1, D_CONV - 1)), weight.flip(-1), None)
-        onto_weight = [(gradient * past[:, tap : tap + L]).sum((0, 1)) for tap in range(D_CONV)]
-        return onto_past, torch.stack(onto_weight, -1), gradient.sum((0, 1))
-
-
-def _along_time(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x (b, W - 1 + L, C) with each channel's weight (C, W) -> (b, L, C): a channels-last image one pixel high."""
-    image = x.transpose(1, 2).unsqueeze(2)
-    return F.conv2d(image, weight[:, None, None], bias, groups=len(weight)).squeeze(2).transpose(1, 2)
+    """(b, L, ...) with `spare` zeros after each `every` positions; L is padded to a multiple of `every` first."""
+    others = (0, 0) * (x.ndim - 2)
+    parts = F.pad(x, (*others, 0, -x.shape[1] % every)).unflatten(1, (-1, every))
+    return F.pad(parts, (*others, 0, spare)).flatten(1, 2)
 
 
 def chunk_length(save_every: int, most: int) -> int:

@@ -20,7 +20,7 @@ NEEDED = ("name", "state_interval")
 """Fields that every configuration has: the rest of the toolkit reads them."""
 
 
-class Unusable(ValueError):
+class PluginError(ValueError):
     """A name leads to no usable class; the message is one line."""
 
 
@@ -37,28 +37,28 @@ def is_path(name: str) -> bool:
 def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
     """The class of this name, and what makes its default configuration, which bears the name.
 
-    Raises `Unusable` where there is none.
+    Raises `PluginError` where there is none.
     """
     points = entry_points()
     path = points[name].value if name in points else name
     if not is_path(path):
-        raise Unusable(f"world model {name}: {path!r} is not written package.module:Class")
+        raise PluginError(f"world model {name}: {path!r} is not written package.module:Class")
     module, attribute = path.split(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise Unusable(f"world model {name}: {path} cannot be imported: {' '.join(str(error).split())}") from error
+        raise PluginError(f"world model {name}: {path} cannot be imported: {' '.join(str(error).split())}") from error
     if not (isinstance(found, type) and issubclass(found, WorldModel)):
-        raise Unusable(f"world model {name}: {path} is no subclass of worldmodel.WorldModel")
+        raise PluginError(f"world model {name}: {path} is no subclass of worldmodel.WorldModel")
     return found, partial(_config_class(name, found), name=name)
 
 
 def _config_class(name: str, model: type[WorldModel]) -> type:
     config: Any = getattr(model, "config_class", None)
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
-        raise Unusable(f"world model {name}: its class wants config_class, a dataclass of its options")
+        raise PluginError(f"world model {name}: its class wants config_class, a dataclass of its options")
     fields = {field.name for field in dataclasses.fields(config)}
     for needed in NEEDED:
         if needed not in fields:
-            raise Unusable(f"world model {name}: {config.__name__} wants a field {needed}")
+            raise PluginError(f"world model {name}: {config.__name__} wants a field {needed}")
     return config

@@ -1,10 +1,10 @@
-"""RSSM: DreamerV3's recurrent state-space model (Hafner et al. 2023, arXiv 2301.04104), the neighbour to compare with.
+"""RSSM: DreamerV3's recurrent state-space model (Hafner et al. 2023, arXiv 2301.04104).
 
 A frame is one token. With e_t the encoded frame::
 
-    h_t = gru(h_{t-1}, z_{t-1}, action_t)                    block-diagonal; both and the action zero where is_first
+    h_t = gru(h_{t-1}, z_{t-1}, action_t)                    block-diagonal; all inputs zero where is_first
     z_t ~ q(z | h_t, e_t)                                    32 categoricals, 1 % uniform, straight-through gradients
-    p(z | h_t)                                               learns to expect them: 1.0 of the KL; 0.1 moves q
+    p(z | h_t)                                               the prior, trained by the KL; 0.1 of the KL moves q
 
 The posterior reads h_t, so frames are observed one after the other.
 
@@ -13,7 +13,7 @@ Letters: B batch, T frames, D width of h, Z of z, G categoricals, C classes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from tensordict import TensorDict
@@ -21,14 +21,23 @@ from torch import Tensor, nn
 
 from worldmodel import latents
 from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel
-from worldmodel.block_gru import BlockGRU
-from worldmodel.boundaries import boundaries, gather_boundaries
-from worldmodel.cnn import ImageCoder
-from worldmodel.dense import mlp, norm, start
+from worldmodel.boundaries import gather_states
+from worldmodel.checks import check_numbers
 from worldmodel.heads import TwoHot
-from worldmodel.next_reward import Prediction, next_reward_head
-from worldmodel.sizes import CATEGORICALS, SIZES, Widths
-from worldmodel.vector_mlp import VectorCoder
+from worldmodel.losses import ObservedWindow, latent_losses, loss_scales, reward_losses
+from worldmodel.next_reward import NextReward, feature_columns, next_reward_errors
+from worldmodel.rssm_networks import (
+    CATEGORICALS,
+    SIZES,
+    BlockGRU,
+    Head,
+    ImageCoder,
+    Posterior,
+    VectorCoder,
+    Widths,
+    init_linear,
+    mlp,
+)
 
 
 @dataclass
@@ -38,61 +47,63 @@ class RSSMConfig:
     name: str = "rssm"
     """World model, by name."""
     size: Literal["1M", "12M", "25M", "50M", "100M", "200M"] = "12M"
-    """All widths, by the name of a published size: deter 512, 2048, 3072, 4096, 6144 or 8192, and the rest with it."""
+    """All widths, by the name of a published size: h has 512, 2048, 3072, 4096, 6144 or 8192 numbers."""
     hidden: int = 0
-    """Units of hidden layers, and all widths in proportion: deter 8 times as many; 0: those of `size`."""
+    """Units of hidden layers, all other widths in proportion (h has 8 times as many); 0: those of `size`."""
     state_interval: int = 16
-    """Frames between the States that dreams start from; a window is a multiple of them."""
+    """Frames between the States that dreams start from; the length of a window is a multiple."""
     next_reward: bool = False
     """Predict the reward of each action before the next frame is drawn, and show it in features and State."""
     cosine_similarity: bool = False
     """Let the next-reward head read how similar the frame is to what memory expects of the next one."""
+    memory_feature: int = 0
+    """0: the feature holds the recurrent state h itself."""
     unimix: float = 0.01
     """Share of the uniform distribution mixed into every categorical."""
     free_nats: float = 1.0
     """KL below which dynamics and representation losses stop."""
     reconstruction_scale: float = 1.0
-    """Weight of the squared error of the decoded frame, summed over its values."""
+    """Scale of the squared error of the decoded frame, summed over its values."""
     dynamics_scale: float = 1.0
-    """Weight of the KL that moves the prior."""
+    """Scale of the KL that moves the prior."""
     next_latent_scale: float = 0.0
-    """Weight of the KL of a second prior, of frame t + 1 by h_t, so that h_t holds what memory has for it; 0: none."""
+    """Scale of the KL of a second prior, of frame t + 1 by h_t, so that h_t holds what memory knows of it; 0: none."""
     representation_scale: float = 0.1
-    """Weight of the KL that moves the posterior."""
+    """Scale of the KL that moves the posterior."""
     reward_scale: float = 1.0
-    """Weight of the reward's two-hot cross-entropy."""
+    """Scale of the reward's two-hot cross-entropy."""
     next_reward_scale: float = 1.0
-    """Weight of the next-reward head's squared error, in symlog."""
+    """Scale of the next-reward head's squared error, in symlog."""
     continue_scale: float = 1.0
-    """Weight of the continue flag's binary cross-entropy."""
+    """Scale of the continue flag's binary cross-entropy."""
 
     def widths(self) -> Widths:
-        """What `size` or `hidden` says."""
+        """All widths, by `hidden` or else by `size`."""
         return Widths(self.hidden or SIZES[self.size])
 
+    def __post_init__(self) -> None:
+        check_numbers(
+            "worldmodel",
+            self,
+            may_be_zero={"hidden", "memory_feature", "unimix", "free_nats"},
+            at_most_one={"unimix"},
+        )
+        if self.memory_feature:
+            raise ValueError("worldmodel.memory_feature is not read by rssm, whose feature holds the recurrent state h")
+        for error in next_reward_errors(self):
+            raise ValueError(error)
 
-class Posterior(nn.Module):
-    """Logits of z_t from h_t and the encoded frame. The frame's part is made of all frames at once."""
-
-    def __init__(self, deter: int, encoded: int, hidden: int, outputs: int):
-        super().__init__()
-        # one layer that reads [h, e], in the two parts that its product comes in
-        whole = start(nn.Linear(deter + encoded, hidden))
-        self.from_h, self.from_frame = nn.Linear(deter, hidden, bias=False), nn.Linear(encoded, hidden)
-        with torch.no_grad():
-            self.from_h.weight.copy_(whole.weight[:, :deter])
-            self.from_frame.weight.copy_(whole.weight[:, deter:])
-            self.from_frame.bias.zero_()
-        self.rest = nn.Sequential(norm(hidden), nn.SiLU())
-        self.logits = start(nn.Linear(hidden, outputs))
-
-    def forward(self, h: Tensor, frame: Tensor) -> Tensor:
-        """h (B, D) and `from_frame` of the encoded frame (B, hidden) -> (B, Z)"""
-        return self.logits(self.rest(self.from_h(h) + frame))
+    def unread(self) -> set[str]:
+        """The fields that a model of this configuration does not read."""
+        unread = {"memory_feature"} | ({"size"} if self.hidden else set())
+        return unread if self.next_reward else unread | {"cosine_similarity", "next_reward_scale"}
 
 
 class RSSM(WorldModel):
-    """See the module's docstring; `shape` is that of one observation, `actions` the width of an action."""
+    """See the module's docstring; `shape` is that of one observation, `actions` the width of an action.
+
+    A feature is [h, predicted rewards, z], the second where the model has them.
+    """
 
     tokens = 1
 
@@ -108,22 +119,19 @@ class RSSM(WorldModel):
         self.posterior = Posterior(widths.deter, self.coder.width, widths.hidden, widths.latent)
         self.prior = self._prior_head()
         self.twohot = TwoHot()
-        self.reward_head = self._head(len(self.twohot.bins), scale=0.0)
+        self.reward_head = Head(self.feature_width, widths.hidden, len(self.twohot.bins), scale=0.0)
         self.twohot.init_output(self.reward_head[-1])
-        self.continue_head = self._head(1)
+        self.continue_head = Head(self.feature_width, widths.hidden, 1)
         self.next_prior = self._prior_head() if config.next_latent_scale else None
-        self.next_reward = next_reward_head(config, 1, widths.deter, widths.latent, actions, widths.hidden)
+        self.next_reward = None
+        if config.next_reward:
+            self.next_reward = NextReward(
+                1, widths.deter, widths.latent, actions, widths.hidden, config.cosine_similarity
+            )
 
     def _prior_head(self) -> nn.Sequential:
         deter, hidden = self.widths.deter, self.widths.hidden
-        return nn.Sequential(mlp(deter, hidden, 2), start(nn.Linear(hidden, self.widths.latent)))
-
-    def _head(self, outputs: int, scale: float = 1.0) -> nn.Sequential:
-        """One hidden layer and one that reads it, which starts at `scale` times its weights: at 0 neutral."""
-        out = start(nn.Linear(self.widths.hidden, outputs))
-        with torch.no_grad():
-            out.weight.mul_(scale)
-        return nn.Sequential(mlp(self.feature_width, self.widths.hidden, 1), out)
+        return nn.Sequential(mlp(deter, hidden, 2), init_linear(nn.Linear(hidden, self.widths.latent)))
 
     def initial(self, batch: int) -> State:
         """See `WorldModel`."""
@@ -136,53 +144,45 @@ class RSSM(WorldModel):
             state |= self.next_reward.initial(like, batch)
         return TensorDict(state, batch_size=[batch])
 
-    def observe(self, rows: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
+    def observe(self, batch: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
         """See `WorldModel`; a loop over frames."""
-        return self._observe(rows, state, sample).output
+        return self._observe(batch, state, sample).output
 
-    def _observe(self, rows: SequenceBatch, state: State, sample: bool) -> "_Observed":
-        B, T = rows.batch_size
-        frames = self.posterior.from_frame(self.coder.encode(rows.observation))  # (B, T, hidden)
-        first = rows.is_first.unsqueeze(-1)
+    def _observe(self, batch: SequenceBatch, state: State, sample: bool) -> ObservedWindow:
+        codes = self.posterior.from_frame(self.coder.encode(batch.observation))  # (B, T, hidden)
+        first = batch.is_first.unsqueeze(-1)
         h, z = state["h"].squeeze(1), state["z"].squeeze(1)
         hs, zs, posteriors = [], [], []
         # unbound at once: the gradient of each x[:, t] would be as large as x
-        for frame, act, begins in zip(*(x.unbind(1) for x in (frames, rows.action, first)), strict=True):
-            h = self.core(*(x.masked_fill(begins, 0.0) for x in (h, z, act)))
-            log_p = self._log_probs(self.posterior(h, frame))  # (B, G, C)
+        for code, action, begins in zip(*(x.unbind(1) for x in (codes, batch.action, first)), strict=True):
+            h = self.core(*(x.masked_fill(begins, 0.0) for x in (h, z, action)))
+            log_p = self._log_probs(self.posterior(h, code))  # (B, G, C)
             z = latents.draw(log_p, sample).flatten(-2).to(h.dtype)
             hs.append(h)
             zs.append(z)
             posteriors.append(log_p)
         h, z = torch.stack(hs, 1).unsqueeze(2), torch.stack(zs, 1).unsqueeze(2)  # (B, T, 1, ...)
-        next_prior = self._next_log_probs(h)
-        frames, reward = {"h": h, "z": z}, None
+        frames = {"h": h, "z": z}
+        next_prior = self._next_prior(h)
+        next_reward = None
         if self.next_reward is not None:
-            action = rows.action.masked_fill(first, 0.0)
-            reward = self.next_reward.observe(h, z, self._expected(next_prior, z), action, first, state)
-            frames |= {"predicted_reward": reward.predicted_reward.detach(), "next_reward": reward.next_reward.detach()}
-        ends = boundaries(T, self.config.state_interval)
-        kept_frames = {name: gather_boundaries(x, ends).to(state[name].dtype) for name, x in frames.items()}
-        starts = TensorDict(kept_frames, batch_size=[B, len(ends)])
+            next_reward = self.next_reward.observe(h, z, next_prior, batch.action.masked_fill(first, 0.0), first, state)
+            frames |= next_reward.entries()
+        entries, ends = gather_states(frames, state, self.config.state_interval)
+        starts = TensorDict(entries, batch_size=[len(h), len(ends)])
         output = ObserveOutput(self._feature(frames), starts, torch.tensor(ends, device=h.device), starts[:, -1])
-        return _Observed(output, h, z, torch.stack(posteriors, 1).unsqueeze(2), next_prior, reward)
+        return ObservedWindow(output, h, z, torch.stack(posteriors, 1).unsqueeze(2), next_prior, next_reward)
 
-    def _next_log_probs(self, h: Tensor) -> Tensor | None:
-        """Of the next frame's latents, (..., N, G, C), where the model has a prior of them."""
+    def _next_prior(self, h: Tensor) -> Tensor | None:
+        """Log probabilities of the next frame's latents (..., 1, G, C), where the model has a prior of them."""
         return None if self.next_prior is None else self._log_probs(self.next_prior(h))
 
-    def _expected(self, next_prior: Tensor | None, like: Tensor) -> Tensor | None:
-        """The next frame\'s expected latents (..., 1, Z), where the next-reward head compares with them."""
-        if next_prior is None or not self.config.cosine_similarity:
-            return None
-        return next_prior.detach().exp().flatten(-2).to(like.dtype)
-
     def _feature(self, frame: Mapping[str, Tensor]) -> Tensor:
-        """(..., 1, F): h, the predicted rewards where the model has them, z."""
-        h, z = frame["h"], frame["z"]
-        if self.next_reward is None:
-            return torch.cat([h, z], -1)
-        return torch.cat([h, self.next_reward.columns(frame["predicted_reward"], frame["next_reward"], z), z], -1)
+        """Entries of States -> (..., 1, F)"""
+        parts = [frame["h"], frame["z"]]
+        if self.next_reward is not None:
+            parts.insert(1, feature_columns(frame, frame["z"]))
+        return torch.cat(parts, -1)
 
     def dream(self, state: State, action: Tensor, sample: bool = True) -> State:
         """See `WorldModel`."""
@@ -190,48 +190,31 @@ class RSSM(WorldModel):
         z = latents.draw(self._log_probs(self.prior(h)), sample).flatten(-2).to(h.dtype)
         frame = {"h": h, "z": z}
         if self.next_reward is not None:
-            next_prior = self._next_log_probs(h) if self.config.cosine_similarity else None
-            frame |= self.next_reward.dream(h, z, self._expected(next_prior, z), action, state)
+            next_prior = self._next_prior(h) if self.config.cosine_similarity else None
+            frame |= self.next_reward.dream(h, z, next_prior, action, state)
         return TensorDict(frame, batch_size=[len(action)])
 
     def feature(self, state: State) -> Tensor:
         """See `WorldModel`."""
         return self._feature(state)
 
-    def loss(self, rows: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
-        """See `WorldModel`; the names are those of `weights`."""
-        output, h, z, posterior, next_prior, predicted = self._observe(rows, state, sample=True)
-        feature = output.feature
-        dynamics, representation, surprise = latents.balanced_kl(posterior, self._prior(h), self.config.free_nats)
-        reward = self.twohot.loss(_read(self.reward_head, feature), rows.reward)
-        # a first row's is of a past that is cut off, or 0
-        follows = (~rows.is_first).to(reward.dtype)
-        losses = {
-            "reconstruction": self.coder.loss(h.squeeze(-2), z.squeeze(-2), rows.observation),
-            "dynamics": dynamics,
-            "representation": representation,
-            "reward": (reward * follows).mean(),
-            "continue": nn.functional.binary_cross_entropy_with_logits(
-                _read(self.continue_head, feature).squeeze(-1), (~rows.terminated).to(feature.dtype)
-            ),
-        }
-        if next_prior is not None:
-            losses["next_latent"] = latents.next_latent_kl(posterior, next_prior, follows)
-        if self.next_reward is not None and predicted is not None:
-            losses["next_reward"] = self.next_reward.loss(predicted.previous, rows.action, rows.reward, follows)
-        entropy = -(posterior.exp() * posterior).sum((-1, -2, -3)).mean().detach()
-        return losses, output, {"kl": surprise, "entropy/posterior": entropy}
+    def loss(self, batch: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
+        """See `WorldModel`; the names are those of `loss_scales`."""
+        window = self._observe(batch, state, sample=True)
+        feature = window.output.feature
+        losses, metrics = latent_losses(window, self._log_probs(self.prior(window.h)), batch, self.config.free_nats)
+        losses |= reward_losses(window, self.reward_head(feature), self.continue_head(feature), self.twohot, batch)
+        losses["reconstruction"] = self.coder.loss(window.h.squeeze(-2), window.z.squeeze(-2), batch.observation)
+        return losses, window.output, metrics
 
-    def kl(self, rows: SequenceBatch, state: State) -> Tensor:
-        """See `WorldModel`; latents are at their mode."""
-        observed = self._observe(rows, state, sample=False)
-        return latents.kl(observed.posterior, self._prior(observed.h))
+    def kl(self, batch: SequenceBatch, state: State) -> Tensor:
+        """See `WorldModel`."""
+        window = self._observe(batch, state, sample=False)
+        return latents.kl(window.posterior, self._log_probs(self.prior(window.h)))
 
     def loss_scales(self) -> dict[str, float]:
         """See `WorldModel`."""
-        names = ["reconstruction", "dynamics", "representation", "reward", "continue"]
-        names += ["next_latent"] * (self.next_prior is not None) + ["next_reward"] * (self.next_reward is not None)
-        return {name: getattr(self.config, f"{name}_scale") for name in names}
+        return loss_scales(self.config, "reconstruction", "dynamics", "representation", "reward", "continue")
 
     def decode(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
@@ -241,33 +224,12 @@ class RSSM(WorldModel):
 
     def reward(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
-        return self.twohot.mean(_read(self.reward_head, feature))
+        return self.twohot.mean(self.reward_head(feature))
 
     def continue_prob(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
-        return _read(self.continue_head, feature).squeeze(-1).sigmoid()
-
-    def _prior(self, h: Tensor) -> Tensor:
-        """Log probabilities of the prior, (..., 1, D) -> (..., 1, G, C)."""
-        return self._log_probs(self.prior(h))
+        return self.continue_head(feature).squeeze(-1).sigmoid()
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         """(..., Z) -> (..., G, C)"""
         return latents.log_probs(logits.unflatten(-1, (CATEGORICALS, self.widths.classes)), self.config.unimix)
-
-
-class _Observed(NamedTuple):
-    """What observing gives, with what losses are made of."""
-
-    output: ObserveOutput
-    h: Tensor  # (B, T, 1, D)
-    z: Tensor  # (B, T, 1, Z)
-    posterior: Tensor  # (B, T, 1, G, C): log probabilities
-    next_prior: Tensor | None  # the same of the next frame, by h
-    reward: Prediction | None
-
-
-def _read(head: nn.Module, feature: Tensor) -> Tensor:
-    """(..., 1, F) -> (..., outputs), float32 or wider."""
-    out = head(feature.squeeze(-2))
-    return out.to(torch.promote_types(out.dtype, torch.float32))

@@ -1,12 +1,10 @@
 """Frame <-> grid of tokens: patches for images, an MLP and a single token for vectors."""
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from worldmodel import cpu, reconstruction
 from worldmodel.heads import symexp, symlog
 from worldmodel.norm import RMSNorm, RunningNorm
 
@@ -16,7 +14,7 @@ GRID = 4
 class MixerLayer(nn.Module):
     """A layer of MLP-Mixer (Tolstikhin et al. 2021): an MLP across a frame's tokens, one across each token's width.
 
-    Both are residual. Matrix products alone, which every machine is quick at.
+    Both are residual, and matrix products alone.
     """
 
     def __init__(self, tokens: int, width: int):
@@ -32,7 +30,7 @@ class MixerLayer(nn.Module):
 
 
 class TokenStack(nn.Module):
-    """Tokens in, tokens out: narrowed or widened, told their place, mixed by `layers` layers, normalised."""
+    """(..., 16, inputs) -> (..., 16, width): a projection, position embeddings, `layers` layers and a norm."""
 
     def __init__(self, inputs: int, width: int, layers: int):
         super().__init__()
@@ -54,24 +52,23 @@ class ImageTokenizer(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], width: int, layers: int, features: int):
         super().__init__()
-        height, breadth, colours = shape
+        height, breadth, channels = shape
         if height % GRID or breadth % GRID or min(height, breadth) < 2 * GRID:
             raise ValueError(f"images of {height}x{breadth} pixels: want sides of 8 or more that {GRID} divides")
         self.shape, self.width = shape, width
         self.patch = {"h": GRID, "w": GRID, "p": height // GRID, "q": breadth // GRID}
-        values = height * breadth * colours // GRID**2
+        values = height * breadth * channels // GRID**2
         self.encoder = TokenStack(values, width, layers)
         to_pixels = nn.Linear(width, values)
-        nn.init.zeros_(to_pixels.weight)  # gray at first, and no noise from weights that are slow to be taught
+        nn.init.zeros_(to_pixels.weight)  # gray at first, without the noise of untrained weights
         nn.init.constant_(to_pixels.bias, 0.5)
         self.decoder = nn.Sequential(TokenStack(features, width, layers), to_pixels)
 
     def encode(self, observation: Tensor) -> Tensor:
         """(..., H, W, C) uint8 -> (..., 16, E)"""
-        place = observation.device.type
-        dtype = (
-            torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else self.encoder.in_proj.weight.dtype
-        )
+        device, dtype = observation.device.type, self.encoder.in_proj.weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
         # half steps around the middle are exact in bfloat16
         return self.encoder(self._patches(observation).to(dtype).sub_(127.5).div_(255))
 
@@ -86,18 +83,18 @@ class ImageTokenizer(nn.Module):
 
     def losses(self, feature: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """(squared error, 1 - SSIM) of decoded frames, the first summed over a frame's values, means over frames."""
-        return reconstruction_losses(
-            self.decoder(feature).flatten(0, -3), self._patches(observation).flatten(0, -3), **self.patch
-        )
+        decoded, truth = self.decoder(feature), self._patches(observation)
+        losses = (reconstruction if decoded.is_cuda else cpu).reconstruction_losses
+        return losses(decoded.flatten(0, -3), truth.flatten(0, -3), self.patch)
 
     def update(self, observation: Tensor) -> None:
-        """Images need no normalisation learnt from data."""
+        """Images have no running normalisation."""
 
 
 class VectorTokenizer(nn.Module):
     """(..., V) float -> (..., 1, E) and (..., 1, F) -> (..., V).
 
-    Values are normalised by what was seen in training, and squeezed by symlog should they stray far.
+    Values are normalised by the running mean and deviation of training, and squeezed by symlog.
     """
 
     grid = (1, 1)
@@ -121,83 +118,10 @@ class VectorTokenizer(nn.Module):
         return self.norm.inverse(symexp(self.decoder(feature).squeeze(-2).float()))
 
     def losses(self, feature: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """(squared error of normal values, summed over a vector; 0: vectors have no perceptual term)."""
+        """(squared error of normalised values, summed over a vector, mean over frames; 0: no perceptual term)."""
         error = self.decoder(feature).squeeze(-2).float() - symlog(self.norm(observation))
         return error.square().sum(-1).mean(), error.new_zeros(())
 
     def update(self, observation: Tensor) -> None:
-        """Takes training observations (..., V) into the normalisation."""
+        """Adds training observations (..., V) to the running normalisation."""
         self.norm.update(observation)
-
-
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean structural similarity of images (..., H, W, C) in 0..1 (Wang et al. 2004), over square windows of 8.
-
-    Windows are uniform and 4 pixels apart, not Gaussian at every pixel: the same measure at a sixteenth of the cost,
-    for a loss. Gray means of the channels are compared.
-    """
-    return gray_ssim(*(image.flatten(0, -4).mean(-1) for image in (a, b)))
-
-
-def gray_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """`ssim` of gray images (frames, H, W)."""
-
-    def mean(values: Tensor) -> Tensor:  # over what two windows share first: quicker than over each window
-        return F.avg_pool2d(F.avg_pool2d(values, 4), 2, 1)
-
-    mean_x, mean_y = mean(x), mean(y)
-    product, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
-    covariance, variances = mean(x * y) - product, mean(x * x + y * y) - squares
-    c1, c2 = 0.01**2, 0.03**2
-    return ((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))).mean()
-
-
-def reconstruction_losses(painted: Tensor, truth: Tensor, h: int, w: int, p: int, q: int) -> tuple[Tensor, Tensor]:
-    """(squared error of a frame, 1 - SSIM), means over frames, of h x w patches of p x q pixels (frames, h w, p q c).
-
-    `painted` are in about 0..1 and get gradients; `truth` are uint8.
-    """
-    return _ReconstructionLosses.apply(painted, truth, {"h": h, "w": w, "p": p, "q": q})
-
-
-class _ReconstructionLosses(torch.autograd.Function):
-    """Both at once, with their slopes, and a few frames at a time: pixels are an update's largest tensors, and stay in
-    a CPU's cache so."""
-
-    FRAMES = 32
-
-    @staticmethod
-    def forward(ctx: Any, painted: Tensor, truth: Tensor, patch: dict[str, int]) -> tuple[Tensor, Tensor]:
-        frames = len(truth) if truth.is_cuda else _ReconstructionLosses.FRAMES
-        wide = torch.promote_types(painted.dtype, torch.float32)
-        colours = truth.shape[-1] // (patch["p"] * patch["q"])
-        squared = unlike = painted.new_zeros((), dtype=wide)
-        slopes = torch.empty_like(painted), torch.empty_like(painted)
-        with torch.autocast(truth.device.type, enabled=False):  # variances are small differences of large numbers
-            for given, true, *onto in zip(*(x.split(frames) for x in (painted, truth, *slopes)), strict=True):
-                pair = given.to(wide, copy=True), true.to(wide).div_(255)
-                x, y = (_gray(values, patch) for values in pair)
-                with torch.enable_grad():
-                    part = gray_ssim(x.requires_grad_(), y) * (len(true) / len(truth))
-                    (slope,) = torch.autograd.grad(-part / colours, x)
-                gap = pair[0].sub_(pair[1])
-                squared = squared + torch.linalg.vector_norm(gap) ** 2 / len(truth)
-                unlike = unlike - part.detach()
-                onto[0].copy_(gap.mul_(2 / len(truth)))
-                spread = rearrange(slope.to(onto[1].dtype), "f (h p) (w q) -> f (h w) (p q) 1", **patch)
-                onto[1].unflatten(-1, (spread.shape[-2], -1)).copy_(spread)
-        ctx.save_for_backward(*slopes)
-        return squared, 1 + unlike
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, onto_squared: Tensor, onto_unlike: Tensor) -> tuple[Tensor, None, None]:
-        far, unlike = ctx.saved_tensors
-        return torch.addcmul(far * onto_squared.to(far.dtype), unlike, onto_unlike.to(far.dtype)), None, None
-
-
-def _gray(patches: Tensor, patch: dict[str, int]) -> Tensor:
-    """Values (f, h w, p q c) -> gray images (f, H, W)."""
-    each = patches.unflatten(-1, (patch["p"] * patch["q"], -1))
-    gray = each @ each.new_full((each.shape[-1],), 1 / each.shape[-1])
-    return rearrange(gray, "f (h w) (p q) -> f (h p) (w q)", **patch)

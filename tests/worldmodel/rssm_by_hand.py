@@ -70,7 +70,7 @@ def mixed(logits: Array) -> Array:
 def sequence_model(w: Weights, h: Array, z: Array, action: Array) -> Array:
     """h_t of one sequence, block after block."""
     part = len(h) // BLOCKS
-    read = [dense(w, "core.read_h", h), dense(w, "core.read_z", z), dense(w, "core.read_action", action)]
+    read = [dense(w, "core.in_h", h), dense(w, "core.in_z", z), dense(w, "core.in_action", action)]
     hidden = []
     for g in range(BLOCKS):
         x = np.concatenate([h[g * part : (g + 1) * part], *read])
@@ -126,17 +126,17 @@ def divergence(p: Array, q: Array) -> float:
 
 
 def forward(
-    w: Weights, rows: SequenceBatch, state: State, hot: Array, free_nats: float, stopped: Stopped
+    w: Weights, batch: SequenceBatch, state: State, hot: Array, free_nats: float, stopped: Stopped
 ) -> tuple[dict[str, float], dict[str, Array]]:
     """Losses by name, and h, posteriors and priors (B, T, ...); `hot` (B, T, 32, C) are the latents that were drawn."""
-    B, T = rows.batch_size
-    observation, action, reward = (x.double().numpy() for x in (rows.observation, rows.action, rows.reward))
+    B, T = batch.batch_size
+    observation, action, reward = (x.double().numpy() for x in (batch.observation, batch.action, batch.reward))
     names = ("reconstruction", "dynamics", "representation", "reward", "continue")
     losses, seen = dict.fromkeys(names, 0.0), {"h": [], "posterior": [], "prior": []}
     for b in range(B):
         h, z = state["h"][b, 0].double().numpy(), state["z"][b, 0].double().numpy()
         for t in range(T):
-            begins = bool(rows.is_first[b, t])
+            begins = bool(batch.is_first[b, t])
             h = sequence_model(w, h * (not begins), z * (not begins), action[b, t] * (not begins))
             p, q = posterior(w, h, encoded(w, observation[b, t])), prior(w, h)
             z = (p + stopped("sample", b, t, hot[b, t] - p)).reshape(-1)
@@ -150,7 +150,7 @@ def forward(
                 "dynamics": max(free_nats, divergence(stopped("posterior", b, t, p), q)),
                 "representation": max(free_nats, divergence(p, stopped("prior", b, t, q))),
                 "reward": 0.0 if begins else two_hot_loss(logits, reward[b, t]),  # ours: a first row has none
-                "continue": -np.log(1 - going if rows.terminated[b, t] else going),
+                "continue": -np.log(1 - going if batch.terminated[b, t] else going),
             }
             for name, value in frame.items():
                 losses[name] += value / (B * T)
@@ -194,9 +194,9 @@ def decoded_image(w: Weights, h: Array, z: Array, small: tuple[int, int], shape:
     blocks, _, out = w["from_h.weight"].shape
     channels = blocks * out // (small[0] * small[1])
     x = np.empty((*small, channels))
-    for g, own in enumerate(h.reshape(blocks, -1)):  # a block paints a share of the channels
-        painted = own @ w["from_h.weight"][g] + w["from_h.bias"][g, 0]
-        x[..., g * channels // blocks : (g + 1) * channels // blocks] = painted.reshape(*small, -1)
+    for g, own in enumerate(h.reshape(blocks, -1)):  # a block makes a share of the channels
+        part = own @ w["from_h.weight"][g] + w["from_h.bias"][g, 0]
+        x[..., g * channels // blocks : (g + 1) * channels // blocks] = part.reshape(*small, -1)
     x = x + linear(w, "from_z.1", dense(w, "from_z.0", z)).reshape(*small, channels)
     x, level = silu(rms_norm(x, w["norm.weight"])), 0
     while f"decoder.{level}.conv.weight" in w:
@@ -204,7 +204,7 @@ def decoded_image(w: Weights, h: Array, z: Array, small: tuple[int, int], shape:
         x = convolution(x.repeat(2, 0).repeat(2, 1), w[f"{name}.conv.weight"], w[f"{name}.conv.bias"])
         x = silu(rms_norm(x, w[f"{name}.norm.weight"]))
         level += 1
-    x = convolution(x.repeat(2, 0).repeat(2, 1), w["paint.weight"], w["paint.bias"])
+    x = convolution(x.repeat(2, 0).repeat(2, 1), w["to_pixels.weight"], w["to_pixels.bias"])
     return sigmoid(x[: shape[0], : shape[1]])
 
 

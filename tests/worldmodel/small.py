@@ -1,4 +1,4 @@
-"""World models small enough to test in a blink, rows to feed them, and how trees of tensors are compared."""
+"""World models small enough for quick tests, batches for them, and how trees of tensors are compared."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from worldmodel.lssvwm import LAYER_TYPES
 
 ACTIONS = 3
 SHAPES: dict[str, tuple[int, ...]] = {"image": (32, 32, 3), "vector": (5,)}
-BLOCK_FRAMES = 4
+STATE_INTERVAL = 4
 
 SMALL: dict[str, dict[str, Any]] = {
     name: dict(
@@ -22,7 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
         tokenizer_layers=1,
         num_categoricals=16,
         num_classes=8,
-        state_interval=BLOCK_FRAMES,
+        state_interval=STATE_INTERVAL,
         d_state=8,
         headdim=16,
         n_heads=2,
@@ -35,25 +35,38 @@ SMALL: dict[str, dict[str, Any]] = {
     for name in LAYER_TYPES
 }
 SMALL |= {
-    "rssm": dict(hidden=16, state_interval=BLOCK_FRAMES),
+    "rssm": dict(hidden=16, state_interval=STATE_INTERVAL),
     "r2i-like": SMALL["s5"] | {"layers": 3, "local_frames": 1},
-    "drama-like": SMALL["mamba"],
-    "storm-like": SMALL["transformer"],
 }
 """Options that make each world model small. One that is not named here is tested as it comes."""
 
-CONV = [f"{name} conv" for name, mixers in LAYER_TYPES.items() if "local_attention" in mixers]
-"""World models whose local mixer may be a convolution; `small_model` takes these names too."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "conv": {"local": "conv"},
+    "next-reward": {"next_reward": True},
+    "cosine": {"next_reward": True, "cosine_similarity": True, "next_latent_scale": 0.5},
+    "memory": {"memory_feature": 6},
+}
+"""Options of a world model by a word after its name."""
+
+VARIANTS = [
+    *(f"{name} conv" for name in ("lssvwm", "mamba-local", "local", "gru", "s5")),
+    *(f"{name} {option}" for name in ("lssvwm", "transformer", "rssm") for option in ("next-reward", "cosine")),
+    *(f"{name} memory" for name in ("lssvwm", "gru", "s5", "mamba")),
+]
+"""World models with options, which the conformance suite checks too; `small_model` takes these names."""
 
 
 def small_model(name: str = "lssvwm", kind: str = "image") -> WorldModel:
     """A small world model of this name, for `image` or `vector` observations, the same at every call.
 
-    Its weights are shaken: heads start at zero, and what hides behind a zero cannot be tested.
+    Its weights are shaken: heads start at zero, which would hide the rest.
     """
     torch.manual_seed(0)
-    name, *form = name.split()
-    config = find(name)[1](**(SMALL.get(name, {}) | ({"local": form[0]} if form else {})))
+    name, *words = name.split()
+    options = SMALL.get(name, {})
+    for word in words:
+        options = options | OPTIONS[word]
+    config = find(name)[1](**options)
     if hasattr(config, "free_nats"):  # they stop gradients, which the conformance suite looks for
         config.free_nats = 0.0
     model = make(config, SHAPES[kind], ACTIONS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worldmodel.n_heads import TokenMLP, TwoHot, symexp, symlog
+from worldmodel.heads import TokenMLP, TwoHot, symexp, symlog
 
 twohot = TwoHot()
 numbers = st.floats(-1e6, 1e6, width=32)
@@ -58,7 +58,7 @@ def test_each_bin_begins_with_as_much_part_in_a_mean_of_zero() -> None:
     assert part.max() < 0.1 and part[0] == part[-1] and part[0] > 0.9 * part.max()
 
 
-def test_a_taught_mean_stands_noise_in_its_logits() -> None:
+def test_a_trained_mean_withstands_noise_in_its_logits() -> None:
     """As much as bfloat16 rounds a logit by: from a uniform start the outermost bins throw the mean off by tens."""
     torch.manual_seed(0)
     head = torch.nn.Linear(16, 255)

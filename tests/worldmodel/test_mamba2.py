@@ -12,6 +12,7 @@ from transformers import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from tests.worldmodel.small import assert_close, shake
+from worldmodel.boundaries import boundaries, gather_boundaries
 from worldmodel.mamba2 import D_CONV, Mamba2, chunk_length, convolve, convolve_masked
 
 WIDTH, EXPAND, HEAD_WIDTH, STATE = 16, 2, 8, 6
@@ -127,13 +128,13 @@ def test_the_taps_of_the_convolution_do_not_reach_over_a_reset() -> None:
     other = u.clone()
     other[:, 3] += 1
 
-    def replace(reset: Tensor) -> list[int]:
+    def changed(reset: Tensor) -> list[int]:
         a, b = (module(v, module.initial(1), reset, 8)[0] for v in (u, other))
         return [t for t in range(8) if (a - b)[:, t].abs().max() > 1e-6]
 
-    assert replace(reset) == [3, 4, 5, 6]  # four taps
+    assert changed(reset) == [3, 4, 5, 6]  # four taps
     reset[:, 5] = True
-    assert replace(reset) == [3, 4]
+    assert changed(reset) == [3, 4]
 
 
 @torch.no_grad()
@@ -145,7 +146,7 @@ def test_forward_changes_no_memory_in_place() -> None:
     assert_close(memory, before, atol=0)
 
 
-def test_kept() -> None:
+def test_boundaries() -> None:
     assert boundaries(8, 4) == [3, 7]
     assert boundaries(10, 4) == [3, 7, 9]
     assert boundaries(3, 4) == [2]
@@ -165,7 +166,7 @@ def test_a_prime_block_is_not_cut_into_single_positions() -> None:
 
 
 @pytest.mark.parametrize("indices", [[0], [9], [3, 7], [3, 7, 9], [0, 1, 2], [2, 5, 8, 9], list(range(10))])
-def test_pick_is_indexing(indices: list[int]) -> None:
+def test_gather_boundaries_is_indexing(indices: list[int]) -> None:
     x = torch.arange(20).reshape(2, 10)
     assert torch.equal(gather_boundaries(x, indices), x[:, indices])
 

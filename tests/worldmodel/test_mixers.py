@@ -330,7 +330,7 @@ def test_convolution_is_a_sum_over_frames_and_neighbours(frames: int, length: in
     module = CausalConv(WIDTH, GRID, frames)
     exact(module)
     x, reset = noise(length), resets(length, (0, 2), (1, 0), (1, 3))
-    value, gate = x @ module.read.weight[:WIDTH].T, x @ module.read.weight[WIDTH:].T
+    value, gate = x @ module.in_proj.weight[:WIDTH].T, x @ module.in_proj.weight[WIDTH:].T
     (rows, columns), kernel = GRID, module.space.weight[:, 0]  # (D, 3, 3)
     mixed = torch.zeros_like(x)
     for b in range(2):

@@ -1,4 +1,4 @@
-"""Scans and norms that start from a Mamba-2 language model compute what transformers' do; what does not fit is told."""
+"""Scans and norms that start from a Mamba-2 language model compute what transformers' do; what does not fit is refused."""
 
 import json
 from pathlib import Path
@@ -151,10 +151,10 @@ def test_a_check_reads_no_weights(saved: tuple[Mamba2ForCausalLM, Path]) -> None
 
 WRONG_SIZES: list[tuple[dict[str, Any], str, str]] = [
     # the language model's, the tensor named, the options that would fit
-    (dict(hidden_size=48, num_heads=6), "dt_bias", "width 48 --worldmodel.expand 2 --worldmodel.headdim 16"),
+    (dict(hidden_size=48, num_heads=6), "dt_bias", "d_model 48 --worldmodel.expand 2 --worldmodel.headdim 16"),
     (dict(num_heads=8, head_dim=8), "dt_bias", "--worldmodel.headdim 8 --worldmodel.d_state 8 would fit"),
     (dict(state_size=20), "in_proj.weight", "--worldmodel.d_state 20 would fit, --worldmodel.layers 3 at most"),
-    (dict(expand=3, num_heads=6), "dt_bias", "width 32 --worldmodel.expand 3 --worldmodel.headdim 16"),
+    (dict(expand=3, num_heads=6), "dt_bias", "d_model 32 --worldmodel.expand 3 --worldmodel.headdim 16"),
     (dict(conv_kernel=3), "conv1d.weight", "no options would fit"),
 ]
 
@@ -176,10 +176,10 @@ def test_sizes_that_do_not_fit(tmp_path: Path, options: dict[str, Any], tensor: 
 def test_the_options_named_do_fit(tmp_path: Path) -> None:
     language_model(hidden_size=48, num_heads=4, head_dim=36, expand=3, state_size=20).save_pretrained(tmp_path)
     with pytest.raises(
-        ValueError, match="width 48 --worldmodel.expand 3 --worldmodel.headdim 36 --worldmodel.d_state 20"
+        ValueError, match="d_model 48 --worldmodel.expand 3 --worldmodel.headdim 36 --worldmodel.d_state 20"
     ):
         load(world_model(), tmp_path)
-    load(world_model(width=48, expand=3, headdim=36, state=20, layers=3), tmp_path)
+    load(world_model(d_model=48, expand=3, headdim=36, d_state=20, layers=3), tmp_path)
 
 
 def test_nothing_is_taken_of_what_does_not_fit(saved: tuple[Mamba2ForCausalLM, Path]) -> None:
@@ -198,10 +198,10 @@ def test_several_groups_are_refused_by_name(tmp_path: Path) -> None:
     language_model(n_groups=2).save_pretrained(tmp_path)
     for path in (tmp_path, tmp_path / "model.safetensors"):
         with pytest.raises(ValueError, match="n_groups 2"):
-            load(world_model(state=16), path)
+            load(world_model(d_state=16), path)
     (tmp_path / "config.json").write_text(json.dumps({"ssm_cfg": {"ngroups": 4}}))
     with pytest.raises(ValueError, match="n_groups 4"):
-        load(world_model(state=16), tmp_path)
+        load(world_model(d_state=16), tmp_path)
 
 
 def test_too_few_layers(tmp_path: Path) -> None:

@@ -85,10 +85,10 @@ def test_losses_are_the_paper_s(step: Step) -> None:
 
 
 PARAMETERS = [
-    "core.read_h.0.weight",
-    "core.read_z.0.weight",
-    "core.read_action.0.weight",
-    "core.read_h.1.weight",
+    "core.in_h.0.weight",
+    "core.in_z.0.weight",
+    "core.in_action.0.weight",
+    "core.in_h.1.weight",
     "core.hidden.weight",
     "core.hidden.bias",
     "core.norm.weight",

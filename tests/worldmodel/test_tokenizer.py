@@ -14,20 +14,20 @@ from tests.worldmodel.small import shake
 from worldmodel.cnn import ImageCoder
 from worldmodel.norm import RunningNorm
 from worldmodel.sizes import Widths
-from worldmodel.tokenizer import ImageTokenizer, MixerLayer, VectorTokenizer, ssim
+from worldmodel.tokenizer import ImageTokenizer, MixerLayer, VectorTokenizer, reconstruction_losses, ssim
 
 FEATURES = 10
 
 
 def image_tokenizer(height: int = 32, width: int = 32, colours: int = 3, layers: int = 1) -> ImageTokenizer:
-    """A small image tokenizer; shaken, for it paints gray at first."""
+    """A small image tokenizer; shaken, since it decodes gray at first."""
     torch.manual_seed(0)
     tokenizer = ImageTokenizer((height, width, colours), 16, layers, FEATURES)
     shake(tokenizer, 0.05)
     return tokenizer
 
 
-def test_the_first_picture_is_gray() -> None:
+def test_the_first_image_is_gray() -> None:
     tokenizer = ImageTokenizer((16, 16, 3), 16, 1, FEATURES)
     assert (tokenizer.decode(torch.randn(2, 16, FEATURES)) == 0.5).all()
 
@@ -98,7 +98,7 @@ def test_layers_let_every_token_see_the_whole_frame() -> None:
 
 
 def test_a_layer_by_hand() -> None:
-    """x + across, then + within: float64 products written out."""
+    """x + token_mlp, then + channel_mlp: float64 products written out."""
     torch.manual_seed(0)
     layer = MixerLayer(3, 4).double()
     shake(layer, 0.3)
@@ -111,8 +111,8 @@ def test_a_layer_by_hand() -> None:
         hidden = y @ part[0].weight.T + part[0].bias
         return (hidden / (1 + (-hidden).exp())) @ part[2].weight.T + part[2].bias
 
-    middle = x + mlp(norm(x, 0).T, layer.across).T
-    torch.testing.assert_close(layer(x), middle + mlp(norm(middle, 1), layer.within))
+    middle = x + mlp(norm(x, 0).T, layer.token_mlp).T
+    torch.testing.assert_close(layer(x), middle + mlp(norm(middle, 1), layer.channel_mlp))
 
 
 def test_losses_of_images() -> None:
@@ -153,8 +153,8 @@ def test_losses_and_slopes_are_those_of_plain_images(
         torch.testing.assert_close(*slopes)
 
 
-def test_an_image_can_be_learnt() -> None:
-    """Decoder and losses agree on scale and layout: one frame is soon told from its features."""
+def test_an_image_can_be_trained() -> None:
+    """Decoder and losses agree on scale and layout: one frame is soon decoded from its features."""
     tokenizer = image_tokenizer(16, 16)
     frame = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
     frame[:, :8, :, 0] = 255
@@ -216,7 +216,7 @@ def test_vectors_are_decoded_in_their_own_units() -> None:
     tokenizer.update(far)
     feature = torch.randn(500, 1, FEATURES)
     decoded = tokenizer.decode(feature)
-    # the error that is learnt from is zero just where the decoded vector is the observed one
+    # the training error is zero just where the decoded vector is the observed one
     assert tokenizer.losses(feature, decoded.detach())[0] < 1e-4
     assert tokenizer.losses(feature, far)[0] > 0.1
     assert ((decoded.mean(0) - torch.tensor([1e4, -3.0])).abs() < torch.tensor([300.0, 0.03])).all()

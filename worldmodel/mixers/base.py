@@ -12,14 +12,25 @@ class Mixer(nn.Module, ABC):
     Within a frame every token may see every other; no frame sees a later one.
     """
 
+    state_width: int = 0
+    """Numbers of the recurrent state of one token, or block of tokens; 0 where there is none."""
+
     @abstractmethod
     def initial(self, batch: int) -> TensorDict:
-        """Memory of nothing, batch size (B,)."""
+        """Empty memory, batch size (B,)."""
 
     @abstractmethod
     def forward(self, x: Tensor, memory: TensorDict, reset: Tensor, state_interval: int) -> tuple[Tensor, TensorDict]:
         """x (B, T, N, D), reset (B, T) bool -> y (B, T, N, D) and memories, batch size (B, K).
 
-        K counts the frames of `mamba2.kept(T, state_interval)`: each block's last, and the window's last. A reset
-        at frame t forgets all that came before t.
+        Memories are those at the K frames of `boundaries(T, state_interval)`. A reset at frame t forgets all that
+        came before t.
         """
+
+    def recurrent_state(self, memory: TensorDict) -> Tensor:
+        """Memory (...,) -> (..., tokens or blocks, state_width), of a mixer with a recurrent state."""
+        raise NotImplementedError(f"{type(self).__name__} has no recurrent state")
+
+    def spread(self, x: Tensor) -> Tensor:
+        """(..., tokens or blocks, F) -> (..., N, F): to each token what its `recurrent_state` has."""
+        return x

@@ -5,7 +5,7 @@ t's tokens of the block, then frame t + 1's), with a state of its own: temporal 
 apart, not h * w, and the total state grows with the number of blocks.
 """
 
-from einops import rearrange
+from einops import rearrange, repeat
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -29,8 +29,9 @@ class BlockSSM(Mixer):
         if grid[0] % block[0] or grid[1] % block[1]:
             raise ValueError(f"block {block[0]}x{block[1]} does not divide the grid of {grid[0]}x{grid[1]} tokens")
         self.block = block
-        self.rows, self.columns = grid[0] // block[0], grid[1] // block[1]
+        self.rows, self.columns = grid[0] // block[0], grid[1] // block[1]  # of blocks
         self.mamba = Mamba2(width, expand, headdim, state, positions=block[0] * block[1])
+        self.state_width = expand * width * state
 
     def initial(self, batch: int) -> TensorDict:
         """Zero states, (B, blocks, ...)."""
@@ -53,3 +54,12 @@ class BlockSSM(Mixer):
         kept = {k: v.unflatten(0, (B, blocks)).transpose(1, 2) for k, v in memories.items()}  # (B, K, blocks, ...)
         y = rearrange(y, "(b r c) (t i j) d -> b t (r i c j) d", b=B, t=T, **shape)
         return y, TensorDict(kept, batch_size=[B, K])
+
+    def recurrent_state(self, memory: TensorDict) -> Tensor:
+        """See `Mixer`: one for each block."""
+        return memory["ssm"].flatten(-3)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """See `Mixer`."""
+        shape = {"r": self.rows, "c": self.columns, "i": self.block[0], "j": self.block[1]}
+        return repeat(x, "... (r c) f -> ... (r i c j) f", **shape)

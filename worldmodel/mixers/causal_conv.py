@@ -13,8 +13,7 @@ from einops import rearrange
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel.boundaries import boundaries, last_inputs
-from worldmodel.mamba2 import convolve_masked
+from worldmodel.boundaries import boundaries, convolve_masked, last_inputs
 from worldmodel.mixers.base import Mixer
 
 

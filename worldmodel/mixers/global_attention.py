@@ -1,7 +1,7 @@
 """Dense causal attention over a long, bounded past: what a transformer world model remembers with.
 
-Its memory is every frame's keys and values, so that a State grows with the past it holds: the cost that state-space
-models do without. Distance in frames is told by rotary embedding (Su et al. 2021, arXiv 2104.09864).
+Memory is the keys and values of every frame, so a State grows with the past that it holds; those of state-space models
+do not. Distance in frames enters by rotary embedding (Su et al. 2021, arXiv 2104.09864).
 """
 
 import torch
@@ -11,16 +11,11 @@ from torch import Tensor
 from worldmodel.mixers.local_attention import Attention
 
 QUERY_FRAMES = 16
-"""Frames whose tokens ask at once: scores and masks are linear in T."""
+"""Frames whose tokens are queries at once: scores and masks are linear in T."""
 
 
 class GlobalAttention(Attention):
     """Over many more frames than `LocalAttention`."""
-
-    def __init__(self, width: int, tokens: int, frames: int, heads: int):
-        super().__init__(width, tokens, frames, heads)
-        if width // heads % 2:
-            raise ValueError(f"rotary embedding turns pairs: width {width} / {heads} heads is odd")
 
     def _attend(self, q: Tensor, past: Tensor, segment: Tensor, segments: Tensor) -> Tensor:
         """See `Attention`."""
@@ -32,12 +27,12 @@ class GlobalAttention(Attention):
         out = []
         for begin in range(0, T, QUERY_FRAMES):
             end = min(begin + QUERY_FRAMES, T)
-            asks, told = slice(begin, end), slice(begin, end + k - 1)
-            distance = place[k - 1 :][asks, None] - place[told]  # (queries, keys), in frames
+            asks, keys = slice(begin, end), slice(begin, end + k - 1)
+            distance = place[k - 1 :][asks, None] - place[keys]  # (queries, keys), in frames
             near = (distance >= 0) & (distance < k)
-            seen = (segment[:, asks, None] == segments[:, None, told]) & near  # (B, queries, keys)
+            seen = (segment[:, asks, None] == segments[:, None, keys]) & near  # (B, queries, keys)
             seen = seen.repeat_interleave(N, 1).repeat_interleave(N, 2).unsqueeze(1)
-            a, b, c = (t.flatten(1, 2).transpose(1, 2) for t in (query[:, asks], key[:, told], value[:, told]))
+            a, b, c = (t.flatten(1, 2).transpose(1, 2) for t in (query[:, asks], key[:, keys], value[:, keys]))
             y = F.scaled_dot_product_attention(a, b, c, attn_mask=seen)  # (B, heads, queries * N, D / heads)
             out.append(y.transpose(1, 2).flatten(2).unflatten(1, (-1, N)))
         return torch.cat(out, 1)

@@ -1,4 +1,4 @@
-"""A gated recurrent unit over each token's time (Cho et al. 2014, arXiv 1406.1078): the memory that a Dreamer has.
+"""A gated recurrent unit over each token's time (Cho et al. 2014, arXiv 1406.1078): the memory of Dreamer.
 
 Weights are shared by the tokens, each of which has a state of its own: its output, as wide as a token. With the
 weights' names of torch's nn.GRU::
@@ -22,7 +22,7 @@ class GRU(Mixer):
 
     def __init__(self, width: int, tokens: int):
         super().__init__()
-        self.tokens = tokens
+        self.tokens, self.state_width = tokens, width
         self.gru = nn.GRU(width, width)
 
     def initial(self, batch: int) -> TensorDict:
@@ -35,7 +35,7 @@ class GRU(Mixer):
         B, T, N, _ = x.shape
         hidden = memory["hidden"]
         u = x.to(hidden.dtype).transpose(0, 1).flatten(1, 2)  # (T, B * N, D)
-        # torch's loop, in which no state can be reset, goes from one reset to the next; they are rare
+        # torch's loop cannot reset a state: it is called for each stretch between resets, which are rare
         cuts = [0, *(reset[:, 1:].any(0).nonzero().flatten() + 1).tolist(), T]
         ys = []
         for begin, end in zip(cuts, cuts[1:], strict=False):
@@ -46,3 +46,7 @@ class GRU(Mixer):
         y = torch.cat(ys).unflatten(1, (B, N)).transpose(0, 1)
         ends = boundaries(T, state_interval)
         return y, TensorDict({"hidden": gather_boundaries(y, ends)}, batch_size=[B, len(ends)])
+
+    def recurrent_state(self, memory: TensorDict) -> Tensor:
+        """See `Mixer`."""
+        return memory["hidden"]

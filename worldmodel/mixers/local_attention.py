@@ -1,7 +1,7 @@
 """Dense attention over the last k frames, all tokens of each (arXiv 2505.20171, section 3.3, chunks of one frame).
 
-Blocked so that cost is linear in T: c query frames at a time see c + k - 1 key frames. Distance in frames is told
-by a fixed slope on the scores for each head (ALiBi, Press et al. 2022, arXiv 2108.12409).
+Blocked so that cost is linear in T: c query frames at a time see c + k - 1 key frames. Distance in frames enters by a
+fixed slope on the scores of each head (ALiBi, Press et al. 2022, arXiv 2108.12409).
 """
 
 from abc import abstractmethod
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from worldmodel import cpu
 from worldmodel.boundaries import boundaries
 from worldmodel.mixers.base import Mixer
 
@@ -20,8 +21,6 @@ class Attention(Mixer):
 
     def __init__(self, width: int, tokens: int, frames: int, heads: int):
         super().__init__()
-        if width % heads:
-            raise ValueError(f"{heads} attention heads do not divide the width {width}")
         self.tokens, self.frames, self.heads = tokens, frames, heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
@@ -89,17 +88,6 @@ class LocalAttention(Attention):
         bias = bias.masked_fill(~(seen & near).flatten(0, 1).unsqueeze(1), -torch.inf)
         bias = bias.to(q.dtype).repeat_interleave(N, 2).repeat_interleave(N, 3)
 
-        y = attend(query, key, value, bias)  # (B * blocks, heads, c * N, D / heads)
+        attention = F.scaled_dot_product_attention if q.is_cuda else cpu.attention
+        y = attention(query, key, value, bias)  # (B * blocks, heads, c * N, D / heads)
         return y.transpose(1, 2).reshape(B, blocks * c, N, D)[:, :T]
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Attention of (b, heads, queries or keys, width), bias like the scores.
-
-    Scores are few here, and on a CPU plain products are twice as quick as torch's kernel, backward above all.
-    """
-    if query.is_cuda:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    q, k, v, scores = (t.flatten(0, 1) for t in (query, key, value, bias))
-    scores = torch.baddbmm(scores, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-    return (scores.softmax(-1) @ v).unflatten(0, query.shape[:2])

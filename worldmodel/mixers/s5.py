@@ -1,14 +1,14 @@
 """S5 over each token's time (Smith et al. 2022, arXiv 2208.04933): the memory of R2I (arXiv 2403.04253).
 
 A linear system with many inputs and outputs whose state is diagonal and complex. With Lambda, B, C, D the
-continuous system's and Delta a learnt step for each state (section 3, zero-order hold)::
+continuous system's and Delta a trained step for each state (section 3, zero-order hold)::
 
     s_t = A s_{t-1} + G u_t          A = exp(Lambda Delta), G = Lambda^{-1} (A - 1) B;  s_{t-1} = 0 where reset_t
     v_t = 2 Re(C s_t) + D u_t        conjugate pairs: one of each two states is kept
     y_t = v_t * sigmoid(W gelu(v_t))
 
-It starts as HiPPO-N (appendix B.1): the normal part of HiPPO-LegS, in blocks, by its eigenvectors. The frames are
-scanned in parallel. Unlike Mamba-2's, the system is the same whatever comes in.
+It starts as HiPPO-N (appendix B.1): the normal part of HiPPO-LegS, in blocks, by its eigenvectors. Unlike Mamba-2's,
+the system does not depend on its input. Frames are scanned in parallel.
 
 Letters: B batch, T frames, N tokens, D width; S complex states kept of each token.
 """
@@ -34,14 +34,9 @@ class S5(Mixer):
 
     def __init__(self, width: int, tokens: int, expand: int = 2, headdim: int = 64, state: int = 128):
         super().__init__()
-        if expand * width % headdim:
-            raise ValueError(
-                f"head width {headdim} does not divide the inner width {expand * width} = {expand} x {width}"
-            )
-        if state % 2:
-            raise ValueError(f"S5's states come in conjugate pairs: a state of {state} is odd")
         blocks = expand * width // headdim
         self.tokens, self.states = tokens, blocks * state // 2
+        self.state_width = 2 * self.states
         values, vectors = hippo_normal(state)
         self.log_decay = nn.Parameter((-values.real).log().float().repeat(blocks))  # negative: it never grows
         self.frequency = nn.Parameter(values.imag.float().repeat(blocks))
@@ -72,6 +67,10 @@ class S5(Mixer):
         y = y * torch.sigmoid(self.gate(F.gelu(y)))
         ends = boundaries(x.shape[1], state_interval)
         return y, TensorDict({"ssm": gather_boundaries(states, ends)}, batch_size=[len(x), len(ends)])
+
+    def recurrent_state(self, memory: TensorDict) -> Tensor:
+        """See `Mixer`."""
+        return memory["ssm"].flatten(-2)
 
     def discretised(self) -> tuple[Tensor, Tensor]:
         """A (S,) and G (S, D) of one frame: the input is held for the length of a step (zero-order hold)."""

@@ -12,12 +12,12 @@ from gymnasium.vector import AutoresetMode
 
 from tests.worldmodel.small import ACTIONS, SHAPES, assert_equal, random_batch, small_model
 from worldmodel import State, WorldModel
-from worldmodel.env import Observe, Starts, WorldModelEnv, WorldModelVectorEnv, flat
+from worldmodel.env import Observe, StartStates, WorldModelEnv, WorldModelVectorEnv, flat
 
 N, HORIZON = 5, 6
 
 
-def starts_of(model: WorldModel, kind: str = "image") -> tuple[State, Starts]:
+def starts_of(model: WorldModel, kind: str = "image") -> tuple[State, StartStates]:
     """Some States with memory, and what draws from them."""
     with torch.no_grad():
         rows = random_batch(kind, 2, 12, firsts=[(0, 0), (1, 0)])

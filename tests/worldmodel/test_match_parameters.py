@@ -1,4 +1,4 @@
-"""Parameter-match_parameters world models: their totals counted on models that are really made, and refusals."""
+"""Parameter-matched world models: their totals counted on models that are really made, and refusals."""
 
 from dataclasses import replace
 
@@ -35,7 +35,9 @@ def test_every_stack_comes_to_lssvwm_s_parameters(name: str, side: int, width: i
     config = match_parameters(replace(default, name=name, local=local), shape, ACTIONS, want)
     unit = 2 * width + 1  # of an MLP: no width of it comes nearer
     assert abs(made(config, shape) - want) <= config.layers * unit / 2 < TOLERANCE * want
-    assert replace(config, layers=default.layers, mlp=default.mlp) == replace(default, name=name, local=local)
+    assert replace(config, layers=default.layers, mlp_ratio=default.mlp_ratio) == replace(
+        default, name=name, local=local
+    )
 
 
 def test_one_s_own_number_changes_nothing() -> None:

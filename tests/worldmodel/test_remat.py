@@ -1,16 +1,16 @@
-"""Gradient checkpointing changes no loss, State or gradient, and holds less for the backward pass."""
+"""Rematerialisation changes no loss, State or gradient, and holds less for the backward pass."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.worldmodel.small import ACTIONS, BLOCK_FRAMES, SHAPES, SMALL, assert_close, random_batch, shake
-from worldmodel import Losses, ObserveOutput, SequenceBatch, total
+from tests.worldmodel.small import ACTIONS, STATE_INTERVAL, SHAPES, SMALL, assert_close, random_batch, shake
+from worldmodel import Losses, ObserveOutput, SequenceBatch, remat, total
 from worldmodel.lssvwm import LAYER_TYPES, LSSVWM, LSSVWMConfig
 from worldmodel.remat import remat_map, remat_mean, segments
 
 B, T = 2, 22
-"""Neither blocks nor segments fill the window."""
+"""Neither the state interval nor segments divide the window."""
 
 
 def make(kind: str, frames: int, name: str = "lssvwm") -> LSSVWM:
@@ -28,10 +28,10 @@ def rows(kind: str, frames: int = T) -> SequenceBatch:
     return random_batch(kind, B, frames, firsts=[(b, t) for b, t in places if t < frames])
 
 
-def learn(
+def losses_and_gradients(
     model: LSSVWM, given: SequenceBatch, bfloat16: bool = False
 ) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
-    """Losses, the output and every parameter's gradient, from a memory that has seen something."""
+    """Losses, the output and every parameter's gradient, from a memory that has observed something."""
     kind = "image" if given.observation.ndim == 5 else "vector"
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         with torch.no_grad():
@@ -44,17 +44,17 @@ def learn(
 
 @pytest.mark.parametrize("kind", ["image", "vector"])
 @pytest.mark.parametrize("bfloat16", [False, True])
-@pytest.mark.parametrize("frames", [BLOCK_FRAMES, 2 * BLOCK_FRAMES, 10 * BLOCK_FRAMES])
+@pytest.mark.parametrize("frames", [STATE_INTERVAL, 2 * STATE_INTERVAL, 10 * STATE_INTERVAL])
 def test_the_same_losses_states_and_gradients(kind: str, bfloat16: bool, frames: int) -> None:
-    want, want_trajectory, want_gradients = learn(make(kind, 0), rows(kind), bfloat16)
-    got, output, gradients = learn(make(kind, frames), rows(kind), bfloat16)
+    want, want_output, want_gradients = losses_and_gradients(make(kind, 0), rows(kind), bfloat16)
+    got, output, gradients = losses_and_gradients(make(kind, frames), rows(kind), bfloat16)
     atol = 0.05 if bfloat16 else 1e-4
     assert got.keys() == want.keys()
     for name in want:
         torch.testing.assert_close(got[name], want[name], atol=1e-4, rtol=0.01 if bfloat16 else 1e-5, msg=name)
-    torch.testing.assert_close(output.feature, want_trajectory.feature, atol=atol, rtol=0)
-    assert torch.equal(output.start_index, want_trajectory.start_index)
-    assert_close(output.start_states, want_trajectory.start_states, atol=atol)
+    torch.testing.assert_close(output.feature, want_output.feature, atol=atol, rtol=0)
+    assert torch.equal(output.start_index, want_output.start_index)
+    assert_close(output.start_states, want_output.start_states, atol=atol)
     assert gradients.keys() == want_gradients.keys()
     for name, gradient in want_gradients.items():
         # bfloat16 keeps 8 bits, and sums of a segment are rounded where those of a window are not
@@ -63,9 +63,9 @@ def test_the_same_losses_states_and_gradients(kind: str, bfloat16: bool, frames:
 
 
 @pytest.mark.parametrize("name", [name for name in LAYER_TYPES if name != "lssvwm"])
-def test_other_mixers_hand_on_their_memory_too(name: str) -> None:
-    want, _, want_gradients = learn(make("image", 0, name), rows("image"))
-    got, _, gradients = learn(make("image", BLOCK_FRAMES, name), rows("image"))
+def test_other_mixers_carry_their_memory_too(name: str) -> None:
+    want, _, want_gradients = losses_and_gradients(make("image", 0, name), rows("image"))
+    got, _, gradients = losses_and_gradients(make("image", STATE_INTERVAL, name), rows("image"))
     for loss in want:
         torch.testing.assert_close(got[loss], want[loss], atol=1e-4, rtol=1e-5, msg=loss)
     for parameter, gradient in want_gradients.items():
@@ -88,11 +88,11 @@ def held(model: LSSVWM, given: SequenceBatch) -> int:
 
 def test_fewer_bytes_are_saved_for_the_backward_pass() -> None:
     given = rows("image", 64)
-    assert held(make("image", BLOCK_FRAMES), given) < 0.5 * held(make("image", 0), given)
+    assert held(make("image", STATE_INTERVAL), given) < 0.5 * held(make("image", 0), given)
 
 
 def test_activations_are_computed_again_a_segment_at_a_time() -> None:
-    model, lengths = make("vector", 2 * BLOCK_FRAMES), []
+    model, lengths = make("vector", 2 * STATE_INTERVAL), []
     model.backbone.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
     losses, _, _ = model.loss(rows("vector"), model.initial(B))
     assert lengths == [8, 8, 6]
@@ -102,7 +102,7 @@ def test_activations_are_computed_again_a_segment_at_a_time() -> None:
 
 def test_nothing_is_prepared_for_a_second_time_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remat, "checkpoint", None)
-    model = make("vector", BLOCK_FRAMES)
+    model = make("vector", STATE_INTERVAL)
     with torch.no_grad():
         model.loss(rows("vector"), model.initial(B))
     with pytest.raises(TypeError):
@@ -121,8 +121,3 @@ def test_parts_are_put_together(frames: int) -> None:
     torch.testing.assert_close(remat_map(torch.square, x, frames), x**2)
     means = remat_mean(lambda a, b: (a.mean(), (a + b).mean()), x, y, frames)
     torch.testing.assert_close(torch.stack(means), torch.tensor([6.5, 7.5]))
-
-
-def test_segments_that_blocks_do_not_fill_are_refused() -> None:
-    with pytest.raises(ValueError, match=f"5 frames.*blocks of {BLOCK_FRAMES}"):
-        learn(make("vector", 5), rows("vector"))

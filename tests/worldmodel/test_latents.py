@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
-from worldmodel.num_categoricals import balanced_kl, kl, log_probs, sample
+from worldmodel.latents import balanced_kl, draw, kl, log_probs
 
 N, G, C = 2, 3, 5
 
@@ -45,13 +45,13 @@ def test_narrow_logits_are_widened() -> None:
     assert log_probs(noise(), 0.01).dtype == torch.float64
 
 
-@pytest.mark.parametrize("mode", [True, False])
-def test_samples_are_one_hot_and_their_gradient_is_that_of_the_probabilities(mode: bool) -> None:
+@pytest.mark.parametrize("sample", [False, True])
+def test_samples_are_one_hot_and_their_gradient_is_that_of_the_probabilities(sample: bool) -> None:
     torch.manual_seed(0)
     logits = noise(4).requires_grad_()
     weights = noise(4, seed=1)
     log_p = log_probs(logits, 0.01)
-    z = sample(log_p, mode)
+    z = draw(log_p, sample)
     torch.testing.assert_close(z.sort(-1).values, torch.eye(C, dtype=torch.float64)[-1].expand_as(z))
     through = torch.autograd.grad((z * weights).sum(), logits, retain_graph=True)[0]
     want = torch.autograd.grad((log_p.exp() * weights).sum(), logits)[0]
@@ -61,21 +61,21 @@ def test_samples_are_one_hot_and_their_gradient_is_that_of_the_probabilities(mod
 
 def test_the_mode_is_the_most_likely_class() -> None:
     log_p = log_probs(noise(4), 0.01)
-    assert torch.equal(sample(log_p, sample=False).argmax(-1), log_p.argmax(-1))
+    assert torch.equal(draw(log_p, sample=False).argmax(-1), log_p.argmax(-1))
 
 
 def test_samples_are_as_frequent_as_they_are_likely() -> None:
     torch.manual_seed(0)
     log_p = log_probs(noise(), 0.01).float()
     count = 20_000
-    often = sample(log_p.expand(count, N, G, C), sample=True).mean(0)
+    often = draw(log_p.expand(count, N, G, C), sample=True).mean(0)
     probs = log_p.exp()
     assert ((often - probs).abs() < 5 * (probs * (1 - probs) / count).sqrt()).all()
 
 
 def test_samples_of_different_variables_are_independent() -> None:
     torch.manual_seed(0)
-    z = sample(torch.full((20_000, 2, 2), 0.5).log(), sample=True)[..., 0]
+    z = draw(torch.full((20_000, 2, 2), 0.5).log(), sample=True)[..., 0]
     assert abs((z[:, 0] * z[:, 1]).mean() - 0.25) < 0.02
 
 
