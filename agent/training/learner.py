@@ -101,10 +101,10 @@ class Learner:
         stepped = self._step(loss, metrics, agent)
         if stepped:
             state = output.last_state.detach().clone()  # not a view that keeps the whole window alive
+            if agent:
+                self.agent.update_slow_critic()
         else:
             state = self.model.initial(len(batch))
-        if agent:
-            self.agent.update_slow_critic()
         distributed.all_mean(self._float_buffers())
         self._count(stepped)
         return metrics, state

@@ -1,5 +1,7 @@
 """LaProp and adaptive clipping against their formulas."""
 
+from copy import deepcopy
+
 import torch
 
 from agent.training.optimizer import LaProp, clip_each
@@ -33,7 +35,7 @@ def test_a_restored_laprop_goes_on():
     step(first, optimizer, 1.0)
     second, other = made()
     second.data.copy_(first.data)
-    other.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(deepcopy(optimizer.state_dict()))
     for parameter, stepped in ((first, optimizer), (second, other)):
         step(parameter, stepped, -3.0)
     torch.testing.assert_close(first, second)

@@ -64,7 +64,7 @@ def test_an_interrupted_evaluation_at_the_end_is_made_up_for(tmp_path, monkeypat
     assert not any("eval/return" in row for row in read_metrics(tmp_path / "metrics.jsonl"))
     online.train(config, open_run(config))
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "eval/return" in row]
-    assert [row["step"] for row in rows] == [240] and (tmp_path / "plots/returns.png").exists()
+    assert len(rows) == 1 and rows[0]["step"] >= 240 and (tmp_path / "plots/returns.png").exists()
 
 
 def test_an_interrupted_update_is_done_again(tmp_path, monkeypatch):
