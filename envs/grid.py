@@ -45,7 +45,7 @@ def make_grid(name: str) -> gymnasium.Env:
     return AgentView(env, MOVES if name.startswith(MOVES_ONLY) else None)
 
 
-class AgentView(gymnasium.Wrapper, RecordConstructorArgs):
+class AgentView(gymnasium.ObservationWrapper, RecordConstructorArgs):
     """The cells in front of the agent that it can see, 7 by 7, as the package draws them.
 
     Observation: (64, 64, 3) uint8, a cell is 9 by 9 pixels; the agent stands at the bottom in the middle and looks up,
@@ -60,22 +60,19 @@ class AgentView(gymnasium.Wrapper, RecordConstructorArgs):
     def __init__(self, env: gymnasium.Env, moves: int | None) -> None:
         # Recorded so that Gymnasium can make the environment again from its spec.
         RecordConstructorArgs.__init__(self, moves=moves)
-        gymnasium.Wrapper.__init__(self, env)
+        gymnasium.ObservationWrapper.__init__(self, env)
         self.observation_space = gymnasium.spaces.Box(0, 255, IMAGE_SHAPE, np.uint8)
         if moves is not None:
             self.action_space = gymnasium.spaces.Discrete(moves)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
-        return _render(observation["image"]), info
+    def observation(self, observation: dict[str, Any]) -> np.ndarray:
+        return _render(observation["image"])
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if not self.action_space.contains(action):
             raise ValueError(f"this MiniGrid environment has {self.action_space}, not action {action!r}")
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return _render(observation["image"]), float(reward), terminated, truncated, info
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, float(reward), terminated, truncated, info
 
 
 def _render(view: np.ndarray) -> np.ndarray:

@@ -7,8 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.utils import RecordConstructorArgs
-from gymnasium.wrappers import RescaleAction
+from gymnasium.wrappers import RescaleAction, TransformObservation
 
 from envs.errors import MakeError
 from envs.images import IMAGE_SHAPE, to_image
@@ -40,7 +39,11 @@ def adapt(env: gymnasium.Env, name: str) -> gymnasium.Env:
         raise ValueError(f"{name} {problem}")
     if isinstance(env.action_space, Box):
         env = RescaleAction(env, np.float32(-1), np.float32(1))
-    return ImageObservation(env) if len(env.observation_space.shape or ()) > 1 else VectorObservation(env)
+    space = env.observation_space
+    assert isinstance(space, Box)
+    if len(space.shape) > 1:
+        return TransformObservation(env, to_image, Box(0, 255, IMAGE_SHAPE, np.uint8))
+    return TransformObservation(env, _float32, _float32_space(space))
 
 
 def _problem(env: gymnasium.Env) -> str | None:
@@ -65,32 +68,11 @@ def _problem(env: gymnasium.Env) -> str | None:
     return None
 
 
-class ImageObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
-    """Images of any size as (64, 64, 3) uint8; gray is repeated in the three channels."""
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        # Recorded so that Gymnasium can make the environment again from its spec.
-        RecordConstructorArgs.__init__(self)
-        gymnasium.ObservationWrapper.__init__(self, env)
-        self.observation_space = Box(0, 255, IMAGE_SHAPE, np.uint8)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        return to_image(observation)
+def _float32(observation: np.ndarray) -> np.ndarray:
+    return np.asarray(observation, dtype=np.float32)
 
 
-class VectorObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
-    """Flat vectors as float32."""
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        # Recorded so that Gymnasium can make the environment again from its spec.
-        RecordConstructorArgs.__init__(self)
-        gymnasium.ObservationWrapper.__init__(self, env)
-        space = env.observation_space
-        assert isinstance(space, Box)
-        # Bounds beyond float32 become infinite.
-        with np.errstate(over="ignore"):
-            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-        self.observation_space = Box(low, high, dtype=np.float32)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        return np.asarray(observation, dtype=np.float32)
+def _float32_space(space: Box) -> Box:
+    # Bounds beyond float32 become infinite.
+    with np.errstate(over="ignore"):
+        return Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: one live line on a terminal, a plain line every half minute elsewhere."""
+"""Progress of long work: one live line on a terminal, a plain line every half minute elsewhere."""
 
 import sys
 import time
@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Self, TextIO, TypeVar
 
 WINDOW = 60.0
-"""Seconds over which speeds are measured: what comes first may be faster than the rest, as random prefill is."""
-LEAST = 10
-"""EpisodeStats pieces that a speed is measured over, however long they took."""
+"""Seconds over which speeds are measured."""
+MIN_DONE = 10
+"""Pieces of work that a speed is measured over at least, however long they take."""
 BAR = 20
 """Characters of the bar."""
 
@@ -31,26 +31,26 @@ class Progress:
         every: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`total` pieces of work, counted as `unit`; `name` stands before the line.
+        """`total` pieces of work, counted as `unit`; `name` precedes the line.
 
-        Away from a terminal there is a line `every` so many seconds and one at the end, on a terminal five a second.
-        `stream` is standard error unless given.
+        A line appears five times a second on a terminal; elsewhere `every` so many seconds, and at the end.
+        `stream`: standard error by default.
         """
         self._total, self._unit, self._name = total, unit, name
         self._stream, self._clock = stream or sys.stderr, clock
         self._live = self._stream.isatty()
         self._every = 0.2 if self._live else every
-        self._written = -float("inf") if self._live else clock()  # what takes seconds prints its end alone
+        self._written = -float("inf") if self._live else clock()  # short work prints its last line only
         self._past: deque[tuple[float, int, dict[str, float]]] = deque()  # (seconds, done, counts)
         self._line = ""
         self._skipped, self._paused = 0.0, False
 
     def update(self, done: int, *shown: str, last: float | None = None, **counts: float) -> None:
-        """Show that `done` of the total are, if it is time.
+        """Shows that `done` of the total are done, if it is time for a line.
 
-        `shown`: texts for the middle of the line. `counts`: what was counted so far, by name, whose speed is shown;
-        without any, that of `done` is. `last`: what the first count will be in the end, where time goes into it and
-        not evenly into what is done: the time left is then told by its speed.
+        `shown`: texts for the middle of the line. `counts`: counts so far, by name, whose speeds are shown; by default
+        that of `done`. `last`: the final value of the first count; the time left then follows from the speed of that
+        count, not from that of `done`.
         """
         now = self._clock()
         parts = [f"{self._unit} {done}/{self._total}", *shown]
@@ -66,7 +66,7 @@ class Progress:
 
     def _speeds(self, now: float, done: int, last: float | None, counts: dict[str, float]) -> list[str]:
         self._past.append((now, done, counts))
-        while now - self._past[0][0] > WINDOW and done - self._past[1][1] >= LEAST:
+        while now - self._past[0][0] > WINDOW and done - self._past[1][1] >= MIN_DONE:
             self._past.popleft()
         then, before, first = self._past[0]
         if (seconds := now - then) <= 0:
@@ -91,12 +91,12 @@ class Progress:
             self._skipped += self._clock() - began
 
     def note(self, text: str) -> None:
-        """Print a line of its own, above the live one."""
+        """Prints a line above the live one."""
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Leaves the last line on the screen."""
         if self._line:
             self._show()
             if self._live:
@@ -118,7 +118,7 @@ class Progress:
 
 
 def track(items: Sequence[Item], unit: str, name: str = "", stream: TextIO | None = None) -> Iterator[Item]:
-    """The items, one by one, with a line that says how many were worked through; no line for no items."""
+    """The items, one by one, with a line of how many are done; no line for no items."""
     if not items:
         return
     with Progress(len(items), unit, name=name, stream=stream) as progress:

@@ -1,4 +1,4 @@
-"""MiniGrid: the agent's view against the package's own drawing, actions, and all names."""
+"""MiniGrid: the agent's view against the package's own rendering, actions, and all names."""
 
 import gymnasium
 import numpy as np
@@ -6,7 +6,6 @@ import pytest
 from minigrid.core.world_object import Ball, Key
 
 import envs
-from envs.errors import OptionError
 from envs.grid import members
 
 
@@ -77,10 +76,3 @@ def test_every_name_works():
         env = envs.make(f"MiniGrid/{name}")
         assert env.reset(seed=0)[0] in env.observation_space
         assert env.step(env.action_space.n - 1)[0] in env.observation_space
-
-
-def test_misspelt_names_give_the_nearest():
-    with pytest.raises(envs.UnknownEnvironment, match="did you mean 'MiniGrid/MemoryS17Random:a=1'"):
-        envs.make("MiniGrid/MemoryS17Randon:a=1")
-    with pytest.raises(OptionError, match="MiniGrid/MemoryS7 has no option 'size': it has none at all"):
-        envs.make("MiniGrid/MemoryS7:size=9")

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
-from gymnasium.utils.env_checker import check_env
 
 import envs
 from envs.errors import MakeError
@@ -40,12 +39,6 @@ def register():
     yield _register
     for id in ids:
         del gymnasium.registry[id]
-
-
-def test_cartpole_passes_the_checker():
-    env = envs.make("gym:CartPole-v1")
-    assert env.observation_space.dtype == np.float32
-    check_env(env, skip_render_check=True)
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (32, 32, 3), (210, 160, 3), (84, 84), (84, 84, 1)])
@@ -93,22 +86,18 @@ def test_time_limits_are_kept():
         ((np.zeros(2, np.float32), Discrete(3, start=1)), "start at 1"),
         ((np.zeros((64, 64, 3), np.float32),), "only uint8 images"),
         ((np.zeros((64, 64, 4), np.uint8),), "only uint8 images"),
+        ((), "only images and flat vectors"),
     ],
 )
 def test_refusals_are_one_line_and_name_the_environment(register, args, says):
-    name = register(*args)
+    name = register(*args) if args else "gym:Blackjack-v1"
     with pytest.raises(ValueError, match=says) as raised:
         envs.make(name)
     assert name in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_observations_that_are_not_arrays_are_refused():
-    with pytest.raises(ValueError, match="only images and flat vectors"):
-        envs.make("gym:Blackjack-v1")
-
-
 @pytest.mark.parametrize("error", [gymnasium.error.DependencyNotInstalled, ModuleNotFoundError])
-def test_what_gymnasium_cannot_make_is_told_in_one_line(monkeypatch, error):
+def test_failures_of_gymnasium_are_one_line(monkeypatch, error):
     def lacking(**_):
         raise error("a box is not installed,\nyou can install it")
 

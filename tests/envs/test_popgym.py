@@ -62,12 +62,3 @@ def test_every_name_works_or_is_refused_in_a_line():
             continue
         assert env.reset(seed=0)[0] in env.observation_space
     assert refused == {"Battleship", "MineSweeper"}
-
-
-def test_kind_is_vector():
-    assert envs.obs_type("POPGym/RepeatFirstHard") == "vector"
-
-
-def test_misspelt_names_give_the_nearest():
-    with pytest.raises(envs.UnknownEnvironment, match="did you mean 'POPGym/RepeatPreviousEasy'"):
-        envs.make("POPGym/RepeatPrevEasy")

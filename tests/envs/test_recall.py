@@ -1,4 +1,4 @@
-"""Memory environments: what is seen when, what is asked and rewarded, labels, seeds, and how images are classified."""
+"""Memory environments: frames, questions and rewards, labels, seeds, and the classification of images."""
 
 import itertools
 
@@ -396,19 +396,3 @@ def test_wrong_parameters(name, options):
         envs.make(name, **options)
     wrong = list(options)[-1]
     assert wrong in str(raised.value) and str(options[wrong]) in str(raised.value) and "\n" not in str(raised.value)
-
-
-def test_in_worker_processes():
-    vector = envs.make_vector("ObjectRecall-Choice:delay=5,shown=2,back=2", 2, labels=True)
-    env = envs.make("ObjectRecall-Choice", delay=5, shown=2, back=2, labels=True)
-    try:
-        observations, infos = vector.reset(seed=3)
-        frames, labels, rewards = play(env, 4, [0, 1, 2, 3] * 3)
-        for row in range(len(frames)):
-            np.testing.assert_array_equal(observations[1], frames[row])
-            assert all(infos[key][1] == labels[key][row] and infos[key].dtype == np.int64 for key in labels)
-            observations, reward, over, _, infos = vector.step(np.full(2, row % 4))
-            if row + 1 < len(frames):
-                assert reward[1] == rewards[row + 1] and over[1] == (row + 2 == len(frames))
-    finally:
-        vector.close()

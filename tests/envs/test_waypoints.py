@@ -1,4 +1,4 @@
-"""The scripted walkers: their paths, their steering, and the way back."""
+"""The scripted policies: their paths, their steering, and the way back."""
 
 import numpy as np
 import pytest
@@ -57,28 +57,28 @@ def test_noise_is_seeded():
     assert FORWARD in actions and len(set(actions)) > 2
 
 
-def test_random_goals_are_other_cells_one_can_walk_on():
+def test_random_goals_are_other_cells_that_are_free():
     rng = np.random.default_rng(0)
     drawn = {random_cell(LAYOUT, (1, 2), rng) for _ in range(100)}
     assert drawn == {(x, y) for x in range(3) for y in range(3) if LAYOUT[y, x]} - {(1, 2)}
 
 
-def stroll(policy, steps: int, layout: np.ndarray = LAYOUT) -> list[tuple[int, int]]:
-    """Cells of a walker that turns by 18.4 degrees and walks a quarter of a cell at a step, as the maze's does."""
-    position, angle, walked = np.array([0.5, 0.5]), 0.0, []
+def play(policy, steps: int, layout: np.ndarray = LAYOUT) -> list[tuple[int, int]]:
+    """Cells visited by an agent that turns by 18.4 degrees or moves a quarter of a cell at a step, as in the maze."""
+    position, angle, visited = np.array([0.5, 0.5]), 0.0, []
     for _ in range(steps):
         info = {"maze_layout": layout, "agent_pos": position, "agent_dir": np.array([np.cos(angle), np.sin(angle)])}
-        walked.append(cell_of(position))
+        visited.append(cell_of(position))
         action = policy.act(info)
         angle += np.radians(18.4) * ((action in (LEFT, FORWARD_LEFT)) - (action in (RIGHT, FORWARD_RIGHT)))
         if action in (FORWARD, FORWARD_LEFT, FORWARD_RIGHT):
             position = position + 0.25 * np.array([np.cos(angle), np.sin(angle)])
-    return [cell for i, cell in enumerate(walked) if i == 0 or cell != walked[i - 1]]
+    return [cell for i, cell in enumerate(visited) if i == 0 or cell != visited[i - 1]]
 
 
 def test_random_goals_are_reached_one_after_another():
-    walked = stroll(RandomGoals(0.0, seed=0), 400, np.ones((9, 9), np.uint8))
-    assert len(set(walked)) > 30
+    visited = play(RandomGoals(0.0, seed=0), 400, np.ones((9, 9), np.uint8))
+    assert len(set(visited)) > 30
 
 
 @pytest.mark.parametrize("steps", [100, 301, 800])
@@ -90,18 +90,18 @@ def test_out_and_back(steps):
             phases.append(self.phase)
             return super().act(info)
 
-    walked = stroll(Watched(steps, seed=2), steps)
-    assert len(walked) > 2 and walked == walked[::-1] and walked[0] == (0, 0)
+    visited = play(Watched(steps, seed=2), steps)
+    assert len(visited) > 2 and visited == visited[::-1] and visited[0] == (0, 0)
     assert phases == [OUT] * (steps // 2 + 1) + [BACK] * (steps - steps // 2 - 1)
 
 
 def test_out_and_back_takes_two_steps():
     with pytest.raises(ValueError, match="at least 2 steps, not 1"):
         OutAndBack(1, seed=0)
-    assert len(stroll(OutAndBack(2, seed=0), 2)) == 1
+    assert len(play(OutAndBack(2, seed=0), 2)) == 1
 
 
-def test_excursions_go_out_and_come_back_again_and_again(monkeypatch):
+def test_repeated_out_and_back(monkeypatch):
     lengths = []
 
     class Watched(OutAndBack):
@@ -111,9 +111,9 @@ def test_excursions_go_out_and_come_back_again_and_again(monkeypatch):
 
     monkeypatch.setattr("envs.out_and_back.OutAndBack", Watched)
     layout, steps = np.ones((9, 9), np.uint8), 4_000
-    walked = stroll(RepeatedOutAndBack(seed=1), steps, layout)
+    visited = play(RepeatedOutAndBack(seed=1), steps, layout)
     assert sum(lengths[:-1]) < steps <= sum(lengths)  # each to its end before the next begins
     assert SHORTEST <= min(lengths) and max(lengths) <= LONGEST and len(set(lengths)) > len(lengths) / 2
     assert np.median(lengths) < 200  # evenly by logarithm, not by steps
-    assert len(set(walked)) > 15  # the start of each is where the last one came back to, and it goes elsewhere
-    assert walked == stroll(RepeatedOutAndBack(seed=1), steps, layout)
+    assert len(set(visited)) > 15  # the start of each is where the last one came back to, and it goes elsewhere
+    assert visited == play(RepeatedOutAndBack(seed=1), steps, layout)

@@ -1,4 +1,4 @@
-"""Episodes to test with. Row t of episode `tag` is told from every other row by its observation."""
+"""Episodes to test with. The observation of row t of episode `tag` differs from every other row's."""
 
 import numpy as np
 

@@ -118,7 +118,7 @@ def test_estimate_bounds_what_noise_takes(tmp_path: Path, rows: int, capacity: i
         replay.add(type(base)(noise, base.action, reward, base.terminated))
         largest = max(largest, sum(file.stat().st_size for file in tmp_path.iterdir()))
     bound = estimate((50,), np.float32, capacity, actions=3)
-    assert largest <= bound == replay.estimate((50,), np.float32, actions=3)
+    assert largest <= bound
     assert bound < 1.6 * largest
 
 

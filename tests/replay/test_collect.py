@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.memory_maze import LABELS
+from envs.memory_maze.env import LABELS
 from envs.waypoints import cell_of
 from replay import Replay, load_episode
 from replay.collect import collect, held, main
@@ -27,9 +27,9 @@ def names(folder: Path) -> list[str]:
 
 
 def cells(positions: np.ndarray) -> list[tuple[int, int]]:
-    """The cells walked through, in order, each once until it is left."""
-    walk = [cell_of(position) for position in positions]
-    return [cell for i, cell in enumerate(walk) if i == 0 or cell != walk[i - 1]]
+    """The cells of a trajectory, in order, without repeats."""
+    visited = [cell_of(position) for position in positions]
+    return [cell for i, cell in enumerate(visited) if i == 0 or cell != visited[i - 1]]
 
 
 def test_memory_maze_episodes_are_the_environments_own(tmp_path):
@@ -114,16 +114,21 @@ def test_damaged_settings_are_refused(tmp_path, text):
 @pytest.mark.parametrize(
     ("env", "policy", "options", "words"),
     [
-        ("ObjectRecall", "waypoints", {}, "'waypoints' walks in Memory Maze, not in ObjectRecall"),
-        ("ObjectRecall", "out_and_back", {}, "'reverse' walks in Memory Maze"),
+        ("ObjectRecall", "waypoints", {}, "'waypoints' is for Memory Maze, not for ObjectRecall: want 'random' there"),
+        ("ObjectRecall", "out_and_back", {}, "'out_and_back' is for Memory Maze"),
         ("MemoryMaze", "out_and_back", {"noise": 0.1}, "takes no noise"),
         ("MemoryMaze", "waypoints", {"noise": 1.5}, "0 to 1, not 1.5"),
         ("MemoryMaze", "out_and_back", {"steps": 1}, "at least 2 steps"),
-        ("MemoryMaze", "waypoint", {}, "unknown policy 'waypoint': one of excursions, random, reverse, waypoints"),
+        (
+            "MemoryMaze",
+            "waypoint",
+            {},
+            "unknown policy 'waypoint': one of out_and_back, random, repeated_out_and_back, waypoints",
+        ),
         ("ObjectRecall", "random", {"seed": -1}, "at least 0"),
         # What only the environment knows comes from the process that makes it.
         ("ObjectRecall:delay=0", "random", {}, "delay must be"),
-        ("MemoryMaze:time_limit=10", "out_and_back", {"steps": 20}, "ends after 10 of the 20 steps of reverse"),
+        ("MemoryMaze:time_limit=10", "out_and_back", {"steps": 20}, "ends after 10 of the 20 steps of out_and_back"),
     ],
 )
 def test_refusals_are_one_line(tmp_path, env, policy, options, words):
