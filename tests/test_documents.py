@@ -119,9 +119,8 @@ CASES = [
     Case(r"benchmark envs", "--steps 20", r"MemoryMaze( +\d+\.\d+){3}"),
     Case(r"benchmark update", "--preset debug --batch 1 --frames 16 --repeats 1", r"frames_per_s +\d"),
     Case(r"benchmark scaling", "--models lssvwm --lengths 16", r"lssvwm +16( +\d+\.\d){2}", ("scaling.png",)),
-    Case(
-        r"benchmark checkpointing", "--windows 1x32 --segments 0 16 --size 32 --rounds 1", r"1x32 +16( +\d+(\.\d+)?){3}"
-    ),
+    Case(r"benchmark remat", "--windows 1x32 --segments 0 16 --size 32 --rounds 1", r"1x32 +16( +\d+(\.\d+)?){3}"),
+    Case(r"benchmark kernels", "--rounds 1", r"rms_norm"),
     Case(r"benchmark (dream|act)", "--preset debug --histories 64 --rounds 1", r"\n1 +\d+\.\d+"),
     Case(r"pytest", "-q -p no:cacheprovider", r"\d+ passed"),
     Case(r"^source", "; complete -p train_agent.py", r"complete -.* train_agent.py"),
