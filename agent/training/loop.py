@@ -145,6 +145,7 @@ class TrainingLoop(ABC):
                 side_by_side=min(self.config.envs, wanted),  # an environment has a process, and a maze half a gigabyte
                 report=lambda ended: self.show(f"evaluating {ended}/{wanted}"),
             )
+        self.show()
         metrics = summary(done)
         self.log.log(self.step, metrics)
         self.seconds["evaluate"] += time.perf_counter() - started
