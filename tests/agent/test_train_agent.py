@@ -1,4 +1,4 @@
-"""The command itself: a run from beginning to end, taken up after SIGKILL, and read by the evaluators."""
+"""The command: a run from beginning to end, resumed after SIGKILL, and read by the evaluators."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run killed with SIGKILL after its second checkpoint, then taken up to its end."""
+    """A run killed with SIGKILL after its second checkpoint, then resumed to its end."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     process = start(folder)
     checkpoints = folder / "checkpoints"
@@ -54,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = load_latest(checkpoints)
     assert found is not None
     output = finish(start(folder))
-    assert f"taken up at step {found[0]}" in output
+    assert f"resumed at step {found[0]}" in output
     for name, data in episodes.items():
         assert (folder / "episodes" / name).read_bytes() == data
     return folder
@@ -121,6 +121,6 @@ def test_sigint_saves_and_says_how_to_go_on(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     output = process.communicate()[0]
     assert process.returncode == 130, output
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     assert "Traceback" not in output
     assert load_latest(tmp_path / "run" / "checkpoints") is not None

@@ -125,7 +125,7 @@ def test_wandb_goes_on_with_the_same_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert fake.logged == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.5}] and fake.finished == 2
 
 
-def test_wandb_is_told_nothing_twice_by_a_run_that_goes_back_to_its_checkpoint(
+def test_wandb_gets_nothing_twice_from_a_run_that_goes_back_to_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     fake = FakeWandb()
@@ -133,39 +133,39 @@ def test_wandb_is_told_nothing_twice_by_a_run_that_goes_back_to_its_checkpoint(
     with RunLog(tmp_path, Config(wandb="offline")) as log:
         for step in (10, 20, 30, 30):
             log.log(step, {"loss": float(step)})
-        log.picture(30, "plots/returns", tmp_path / "returns.png")
+        log.image(30, "plots/returns", tmp_path / "returns.png")
     with RunLog(tmp_path, Config(wandb="offline")) as log:
         log.truncate_after(20)
         log.log(30, {"loss": 30.5})
         log.log(40, {"loss": 40.0})
-    told = [(row["step"], row.get("loss", row.get("plots/returns"))) for row in fake.logged]
-    assert told == [(10, 10.0), (20, 20.0), (30, 30.0), (30, 30.0), (30, "returns.png"), (40, 40.0)]
+    logged = [(row["step"], row.get("loss", row.get("plots/returns"))) for row in fake.logged]
+    assert logged == [(10, 10.0), (20, 20.0), (30, 30.0), (30, 30.0), (30, "returns.png"), (40, 40.0)]
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [10, 20, 30, 40]
 
 
-def test_wandb_takes_figures_pictures_and_videos_offline(tmp_path: Path):
+def test_wandb_takes_metrics_images_and_videos_offline(tmp_path: Path):
     pytest.importorskip("wandb")
     with RunLog(tmp_path, Config(wandb="offline")) as log:
         log.log(7, {"episode/return": 1.5})
-        log.picture(7, "plots/returns", picture(tmp_path / "returns.png"))
-        log.video(7, "videos/openloop", film(tmp_path / "openloop.mp4"))
+        log.image(7, "plots/returns", image(tmp_path / "returns.png"))
+        log.video(7, "videos/openloop", video(tmp_path / "openloop.mp4"))
     (run,) = tmp_path.glob("wandb/offline-run-*")
     (stored,) = run.glob("run-*.wandb")
     deadline = time.monotonic() + 60
     while b"episode/return" not in stored.read_bytes():  # on a busy machine W&B's process ends after `close`
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    (image,), (video,) = run.glob("files/media/images/plots/*.png"), run.glob("files/media/videos/videos/*.mp4")
-    assert imageio.imread(image).shape == (30, 40, 3)
-    assert imageio.imread(video, plugin="pyav").shape == (5, 64, 640, 3)
+    (png,), (mp4,) = run.glob("files/media/images/plots/*.png"), run.glob("files/media/videos/videos/*.mp4")
+    assert imageio.imread(png).shape == (30, 40, 3)
+    assert imageio.imread(mp4, plugin="pyav").shape == (5, 64, 640, 3)
 
 
-def picture(path: Path) -> Path:
+def image(path: Path) -> Path:
     imageio.imwrite(path, np.full((30, 40, 3), 200, np.uint8))
     return path
 
 
-def log_video(path: Path, frames: int = 5, width: int = 640) -> Path:
+def video(path: Path, frames: int = 5, width: int = 640) -> Path:
     """Frames that grow brighter."""
     shades = np.linspace(0, 200, frames).astype(np.uint8)
     pixels = np.broadcast_to(shades[:, None, None, None], (frames, 64, width, 3)).copy()
@@ -179,13 +179,13 @@ def read_events(folder: Path) -> EventAccumulator:
     return events
 
 
-def test_tensorboard_reads_the_same_names_and_figures(tmp_path: Path):
+def test_tensorboard_reads_the_same_names_and_values(tmp_path: Path):
     with RunLog(tmp_path, Config(tensorboard=True)) as log:
         log.truncate_after(-1)
         log.log(8, {"episode/return": 1.5, "model/loss/dynamics": torch.tensor(2.0), "model/grad_norm": math.nan})
         log.log(16, {"episode/return": 2.5})
-        log.picture(16, "plots/returns", picture(tmp_path / "returns.png"))
-        log.video(16, "videos/openloop", film(tmp_path / "openloop.mp4"))
+        log.image(16, "plots/returns", image(tmp_path / "returns.png"))
+        log.video(16, "videos/openloop", video(tmp_path / "openloop.mp4"))
     events = read_events(tmp_path)
     assert {(e.step, e.value) for e in events.Scalars("episode/return")} == {(8, 1.5), (16, 2.5)}
     assert [(e.step, e.value) for e in events.Scalars("model/loss/dynamics")] == [(8, 2.0)]
@@ -295,7 +295,7 @@ def test_slow_pieces_are_averaged_over_more_than_a_minute():
     assert all(15 * 60 <= 60 * int(m) + int(s) <= 18 * 60 for m, s in (text.split(":") for text in seconds))
 
 
-def test_the_time_left_is_told_by_what_takes_the_time():
+def test_the_time_left_goes_by_what_takes_the_time():
     """Updates that are owed at the start hold the steps up: by steps, hours would be left."""
     clock, stream = Clock(), io.StringIO()
     progress = Progress(1_000, stream=stream, every=0, clock=clock)

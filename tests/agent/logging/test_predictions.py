@@ -1,16 +1,14 @@
-"""Open-loop prediction: which frames are compared, what is scored, and the video that comes of it."""
+"""Open-loop prediction: which frames are compared, how they are scored, and its videos."""
 
 import json
 from dataclasses import replace
 
-import gymnasium
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from gymnasium.envs.registration import EnvSpec
 
-from agent.logging.predictions import Windows, predict, psnr, score
+from agent.logging.predictions import Predictions, predict, psnr, score
 from agent.logging.video import openloop_strip, openloop_video
 from agent.runs import presets
 from agent.runs.config import Config
@@ -37,15 +35,15 @@ def episode(rows: int) -> Episode:
     )
 
 
-def test_windows_hold_the_frames_after_each_block(learner: Learner):
+def test_predictions_are_of_the_frames_after_each_state(learner: Learner):
     e = episode(37)
-    windows = predict(learner, e, horizon=5, window=16)
+    p = predict(learner, e, horizon=5, window=16)
     block = learner.config.worldmodel.state_interval
-    assert windows.index.tolist() == [i for i in range(block - 1, 37, block) if i + 5 < 37]
-    for w, at in enumerate(windows.index.tolist()):
-        np.testing.assert_allclose(windows.context[w].numpy() * 255, e.observation[at], atol=1e-3)
-        np.testing.assert_allclose(windows.truth[w].numpy() * 255, e.observation[at + 1 : at + 6], atol=1e-3)
-    assert windows.predicted.shape == windows.reconstructed.shape == windows.truth.shape
+    assert p.index.tolist() == [i for i in range(block - 1, 37, block) if i + 5 < 37]
+    for w, at in enumerate(p.index.tolist()):
+        np.testing.assert_allclose(p.context[w].numpy() * 255, e.observation[at], atol=1e-3)
+        np.testing.assert_allclose(p.truth[w].numpy() * 255, e.observation[at + 1 : at + 6], atol=1e-3)
+    assert p.predicted.shape == p.reconstructed.shape == p.truth.shape
 
 
 def test_predictions_do_not_depend_on_how_the_past_is_cut(learner: Learner):
@@ -54,7 +52,7 @@ def test_predictions_do_not_depend_on_how_the_past_is_cut(learner: Learner):
     torch.testing.assert_close(one.predicted, other.predicted, atol=1e-3, rtol=1e-3)
 
 
-def test_windows_can_be_few_and_spread_over_the_episode(learner: Learner):
+def test_predictions_can_be_few_and_spread_over_the_episode(learner: Learner):
     every = predict(learner, episode(60), horizon=4, dreams=1)
     few = predict(learner, episode(60), horizon=4, dreams=1, most=3)
     assert len(every.index) == 7 and few.index.tolist() == every.index[[0, 3, 6]].tolist()
@@ -73,12 +71,12 @@ def test_psnr_by_hand():
     assert psnr(a, a).tolist() == [60.0, 60.0]
 
 
-def test_score_tells_moving_windows_from_still_ones(learner: Learner):
-    windows = predict(learner, episode(40), horizon=4)
+def test_score_separates_moving_starts_from_still_ones(learner: Learner):
+    p = predict(learner, episode(40), horizon=4)
     still = predict(learner, episode(40), horizon=4)
     still.truth[:] = still.context.unsqueeze(1)
-    result = score([windows, still], torch.full((32, 32, 3), 0.5))
-    count = len(windows.truth)
+    result = score([p, still], torch.full((32, 32, 3), 0.5))
+    count = len(p.truth)
     assert result["moving"]["windows"] == [count]
     assert result["all"]["windows"] == [2 * count]
     assert result["moving"]["repeat"][-1] < 18 < result["all"]["repeat"][-1]
@@ -99,27 +97,9 @@ def test_the_strip_shows_context_and_predictions(learner: Learner, tmp_path):
     assert imageio.imread(tmp_path / "strip.png").shape == (3 * 32, (1 + 3) * (32 + 2), 3)
 
 
-class Painted(gymnasium.Env):
-    """Three pictures, whose actions are two numbers."""
-
-    observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
-    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = 3
-        return self.observation_space.low.copy(), {}
-
-    def step(self, action):
-        self.left -= 1
-        return self.observation_space.high.copy(), 0.0, False, self.left == 0, {}
-
-
-def test_held_out_episodes_may_have_continuous_actions(monkeypatch):
-    spec = EnvSpec("Painted-v0", entry_point=Painted)
-    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+def test_held_out_episodes_may_have_continuous_actions():
     learner = Learner(presets.apply("debug", "image", Config()), (64, 64, 3), 2, continuous=True)
-    for held_out in openloop.held_out(learner, "gym:Painted-v0", 2):
+    for held_out in openloop.held_out(learner, "tests.agent.logging.two_colours:TwoColours", 2):
         assert held_out.action.shape == (4, 2) and (np.abs(held_out.action[1:]) % 1 > 0).all()
 
 
@@ -136,7 +116,7 @@ def test_damaged_episodes_are_passed_over(tmp_path, read):
 
 def test_json_has_null_where_no_window_moves():
     still = torch.zeros(1, 2, 4, 4, 3)
-    result = score([Windows(torch.tensor([3]), still[:, 0], still, still, still, still)], still[0, 0])
+    result = score([Predictions(torch.tensor([3]), still[:, 0], still, still, still, still)], still[0, 0])
     read = json.loads(openloop.as_json(result), parse_constant=pytest.fail)
     assert read["moving"]["model"] == [None, None] and read["moving"]["windows"] == [0]
     assert read["all"]["model"] == [60, 60]

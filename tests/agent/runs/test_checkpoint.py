@@ -1,4 +1,4 @@
-"""Checkpoints stay whole whatever happens, and what is damaged is told from what is not."""
+"""Checkpoints stay whole whatever happens, and damaged ones are found out."""
 
 import errno
 import hashlib
@@ -118,7 +118,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_told_in_one_line_and_the_one_before_is_taken(tmp_path: Path, kind: str):
+def test_damage_is_one_line_and_the_one_before_is_taken(tmp_path: Path, kind: str):
     save(tmp_path, 4, tensors(4), {"n": 4}, keep=2)
     newest = save(tmp_path, 5, tensors(5), {"n": 5}, keep=2)
     DAMAGE[kind](newest)
@@ -229,7 +229,7 @@ def test_reading_runs_no_code(tmp_path: Path):
     path = save(tmp_path, 1, tensors(), {}, keep=1)
     DAMAGE["a pickle"](path)
     script = f"from agent.runs.checkpoint import load; from pathlib import Path; load(Path({str(path)!r}))"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
@@ -299,20 +299,20 @@ def network_and_optimizer() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return network, torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.9))
 
 
-def learn(network: torch.nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:
+def train(network: torch.nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:
     for _ in range(updates):
         optimizer.zero_grad()
         network(torch.randn(5, 3)).square().mean().backward()
         optimizer.step()
 
 
-def test_a_run_taken_up_again_is_the_run_that_was_not_stopped(tmp_path: Path):
+def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path):
     network, optimizer = network_and_optimizer()
-    learn(network, optimizer, 3)
+    train(network, optimizer, 3)
     parts, groups = optimizer_tensors("optimizer", optimizer)
     saved = flatten("network", network.state_dict()) | parts | rng_state("rng")
     save(tmp_path, 3, saved, {"optimizer": groups}, keep=1)
-    learn(network, optimizer, 3)
+    train(network, optimizer, 3)
     whole = [parameter.detach().clone() for parameter in network.parameters()]
 
     latest = load_latest(tmp_path)
@@ -322,7 +322,7 @@ def test_a_run_taken_up_again_is_the_run_that_was_not_stopped(tmp_path: Path):
     again.load_state_dict(unflatten("network", loaded))
     restore_optimizer("optimizer", fresh, loaded, meta["optimizer"])
     restore_rng("rng", loaded)
-    learn(again, fresh, 3)
+    train(again, fresh, 3)
     for one, two in zip(again.parameters(), whole, strict=True):
         assert torch.equal(one, two)
     assert [group["lr"] for group in fresh.param_groups] == [0.03, 0.01]
@@ -330,7 +330,7 @@ def test_a_run_taken_up_again_is_the_run_that_was_not_stopped(tmp_path: Path):
 
 def test_an_optimizers_state_of_other_parameters_is_refused():
     network, optimizer = network_and_optimizer()
-    learn(network, optimizer, 1)
+    train(network, optimizer, 1)
     parts, groups = optimizer_tensors("o", optimizer)
     _, fresh = network_and_optimizer()
     with pytest.raises(CheckpointError, match="not this optimiser's"):

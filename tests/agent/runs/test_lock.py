@@ -17,7 +17,7 @@ from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run, stored_config, training
 from agent.runs.lock import run_lock
-from agent.training import distributed
+from agent.training import distributed, online
 
 CARTPOLE = "--env gym:CartPole-v1 --preset debug"
 REFUSAL = "is being trained by another process: wait until that ends, or use another --run-dir"
@@ -84,14 +84,14 @@ def test_the_command_is_refused_in_one_line(folder: Path, capsys: pytest.Capture
 
 def test_the_command_holds_the_folder_while_it_trains(folder: Path, monkeypatch: pytest.MonkeyPatch):
     found = []
-    monkeypatch.setattr(train_agent, "train", lambda _, own: found.append((own, is_held(folder))))
+    monkeypatch.setattr(online, "train", lambda _, own: found.append((own, is_held(folder))))
     train_agent.main([*CARTPOLE.split(), "--run-dir", str(folder)])
     assert found == [(folder, True)] and not is_held(folder)
 
 
 def test_other_processes_of_the_same_run_join(folder: Path, monkeypatch: pytest.MonkeyPatch):
     found = []
-    monkeypatch.setattr(train_agent, "train", lambda _, own: found.append(own))
+    monkeypatch.setattr(online, "train", lambda _, own: found.append(own))
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     with held_elsewhere(folder):
         train_agent.main([*CARTPOLE.split(), "--run-dir", str(folder)])

@@ -15,9 +15,10 @@ from agent.runs.config import Config, load_config, save_config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run
 from agent.runs.load import load_policy, load_run
+from agent.training import online
 from tests.eval.play_runs import made
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CARTPOLE = "--env gym:CartPole-v1 --preset debug --run-dir run"
 
 
@@ -75,7 +76,7 @@ def test_a_run_of_another_machine_is_opened_as_it_is(monkeypatch: pytest.MonkeyP
 
 def test_which_devices_there_are(monkeypatch: pytest.MonkeyPatch):
     cards(monkeypatch, 2)
-    assert [machine.has(name) for name in ("auto", "cpu", "cuda", "cuda:1", "cuda:2")] == [True] * 4 + [False]
+    assert [machine.has_device(name) for name in ("auto", "cpu", "cuda", "cuda:1", "cuda:2")] == [True] * 4 + [False]
 
 
 def test_one_card_for_all_of_torchruns_processes_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -98,15 +99,15 @@ def test_a_run_of_a_machine_with_a_card_is_looked_at_without_one():
     assert load_config(run / "config.yaml").train.device == "cuda:1"
 
 
-def test_a_run_that_would_end_before_it_learns_is_refused(
+def test_a_run_that_would_end_before_it_trains_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     trained = []
-    monkeypatch.setattr(train_agent, "train", lambda config, _: trained.append(config.steps))
+    monkeypatch.setattr(online, "train", lambda config, _: trained.append(config.steps))
     with pytest.raises(SystemExit) as stop:
         train_agent.main([*CARTPOLE.split(), "--steps", "100"])
     assert stop.value.code == 2 and not Path("run").exists()
-    assert capsys.readouterr().err == "steps (100) must be more than train.prefill (100), after which learning begins\n"
+    assert capsys.readouterr().err == "steps (100) must be more than train.prefill (100), after which training begins\n"
     train_agent.main([*CARTPOLE.split(), "--steps", "101"])
     Path("run/checkpoints/step-000000101").mkdir()
     train_agent.main([*CARTPOLE.split(), "--steps", "50"])  # has nothing to do, and says so

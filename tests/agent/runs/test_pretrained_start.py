@@ -1,4 +1,4 @@
-"""A new run starts from a language model's scans; one that is taken up or looked at needs that file no more."""
+"""A new run starts from a language model's scans; a resumed or loaded run does not need that file."""
 
 import io
 import os
@@ -21,7 +21,7 @@ from agent.training.learner import Learner, check
 from agent.training.offline import train_offline
 from replay import Episode, Replay
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RUN = "--env gym:CartPole-v1 --preset debug --steps 200 --train.save-every 100 --train.eval-every 200".split()
 
 
@@ -35,8 +35,8 @@ def configured(folder: Path, source: Path) -> Config:
 def saved(config: Config, folder: Path, **options: int) -> Mamba2ForCausalLM:
     """A language model whose layers fit the configuration's."""
     c = config.worldmodel
-    sizes = dict(hidden_size=c.width, state_size=c.state, expand=c.expand, head_dim=c.headdim)
-    sizes |= dict(num_heads=c.expand * c.width // c.headdim, n_groups=1, num_hidden_layers=4, vocab_size=64)
+    sizes = dict(hidden_size=c.d_model, state_size=c.d_state, expand=c.expand, head_dim=c.headdim)
+    sizes |= dict(num_heads=c.expand * c.d_model // c.headdim, n_groups=1, num_hidden_layers=4, vocab_size=64)
     torch.manual_seed(1)
     model = Mamba2ForCausalLM(Mamba2Config(**(sizes | options)))
     model.save_pretrained(folder)
@@ -64,7 +64,7 @@ def test_the_file_is_needed_once(tmp_path: Path, data: Path) -> None:
     layer = saved(config, source).backbone.layers[0].mixer
     learner = Learner(config, (4,), 2)
     assert not torch.equal(scan_weight(learner, "in_proj.weight"), layer.in_proj.weight)
-    said = learner.begin()
+    said = learner.init_weights()
     assert said is not None and said.startswith("pretrained: layers 0..") and f"of 4 from {source}" in said
     assert torch.equal(scan_weight(learner, "in_proj.weight"), layer.in_proj.weight)
 
@@ -76,11 +76,11 @@ def test_the_file_is_needed_once(tmp_path: Path, data: Path) -> None:
     (source / "model.safetensors").unlink()
     check(config)
     lines = io.StringIO()
-    taught = train_offline(config, folder, data, 4, stream=lines)
-    assert taught.updates == 4 and "pretrained" not in lines.getvalue()
+    trained = train_offline(config, folder, data, 4, stream=lines)
+    assert trained.updates == 4 and "pretrained" not in lines.getvalue()
     _, loaded, step = load_run(folder)
     assert step == 4
-    assert torch.equal(scan_weight(loaded, "in_proj.weight"), scan_weight(taught, "in_proj.weight"))
+    assert torch.equal(scan_weight(loaded, "in_proj.weight"), scan_weight(trained, "in_proj.weight"))
 
 
 def test_a_run_that_has_not_begun_needs_the_file(tmp_path: Path, data: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_run_that_has_not_begun_needs_the_file(tmp_path: Path, data: Path) -> 
 
 def test_a_run_from_nothing_takes_nothing() -> None:
     assert Learner(configured(Path("unused"), Path()), (4,), 2).config.worldmodel.pretrained == "."
-    assert Learner(presets.apply("debug", "vector", Config()), (4,), 2).begin() is None
+    assert Learner(presets.apply("debug", "vector", Config()), (4,), 2).init_weights() is None
 
 
 def command(folder: Path, source: Path) -> subprocess.CompletedProcess[str]:
