@@ -105,7 +105,7 @@ def _gymnasium_knows(id: str) -> bool:
 
 
 def _resolve(name: str) -> tuple[_Named, dict[str, Any]]:
-    """What a name (but for `gym:` ones) stands for, and the options it carries, their names checked."""
+    """What a name other than `gym:<id>` stands for, and the options it carries, their names checked."""
     base, colon, text = name.partition(":")
     named = _find(base)
     if named is None and (path := plugins.split_path(name)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +59,6 @@ class Occlusion:
             image[REGIONS[self.mask]] = 0
 
 
-def _is_blackout(value: object) -> bool:
-    if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(number, int) for number in value)):
-        return False
-    hidden, period = value
-    return 0 < hidden < period
+def _is_blackout(value: Any) -> bool:
+    pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(number, int) for number in value)
+    return pair and 0 < value[0] < value[1]

@@ -47,33 +47,26 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--env", required=True, help="environment, e.g. MemoryMaze or ObjectRecall:delay=50")
     parser.add_argument("--episodes", type=_positive, required=True, metavar="N", help="episodes 0 to N - 1")
     parser.add_argument("--policy", choices=POLICIES, required=True, help="see above")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="made if missing")
+    parser.add_argument("--out", dest="folder", type=Path, required=True, metavar="FOLDER", help="made if missing")
     parser.add_argument("--workers", type=_positive, help="processes (default: one for each core)")
     parser.add_argument("--seed", type=int, default=0, help="of the whole set (default: 0)")
     parser.add_argument("--noise", type=float, help=f"share of random actions of waypoints (default: {NOISE})")
     parser.add_argument(
         "--steps",
         type=_positive,
-        help=f"end episodes after so many (default: the environment's length; {OUT_AND_BACK_STEPS} for out_and_back)",
+        help=f"end episodes after this many (default: the environment's length; {OUT_AND_BACK_STEPS} for out_and_back)",
     )
     given = parser.parse_args(argv)
     try:
-        made = collect(
-            given.env,
-            given.episodes,
-            given.policy,
-            given.out,
-            seed=given.seed,
-            steps=given.steps,
-            noise=given.noise,
-            workers=given.workers,
-        )
-        print(f"{given.out}: {made} episodes collected, {len(held(given.out))} held")
+        made = collect(**vars(given))
+        print(f"{given.folder}: {made} episodes collected, {len(held(given.folder))} held")
     except (RecordingError, envs.UnknownEnvironment, OSError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(f"stopped, {len(held(given.out))} episodes in {given.out}: the same command goes on", file=sys.stderr)
+        print(
+            f"stopped, {len(held(given.folder))} episodes in {given.folder}: the same command goes on", file=sys.stderr
+        )
         raise SystemExit(130) from None
 
 

@@ -33,7 +33,7 @@ class Progress:
     ):
         """`total` pieces of work, counted as `unit`; `name` precedes the line.
 
-        A line appears five times a second on a terminal; elsewhere `every` so many seconds, and at the end.
+        A line appears five times a second on a terminal; elsewhere every `every` seconds, and at the end.
         `stream`: standard error by default.
         """
         self._total, self._unit, self._name = total, unit, name
