@@ -3,7 +3,6 @@
 from replay.buffer import Replay
 from replay.builder import EpisodeBuilder
 from replay.episode import CorruptEpisode, Episode, load_episode, save_episode
-from replay.estimate import estimate
 from replay.sampler import SequenceSampler
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "EpisodeBuilder",
     "Replay",
     "SequenceSampler",
-    "estimate",
     "load_episode",
     "save_episode",
 ]

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay import Replay, estimate, save_episode
+from replay import Replay, save_episode
+from replay.estimate import estimate
 from tests.replay.samples import assert_same, public_file, vector_episode
 
 
