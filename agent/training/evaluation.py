@@ -6,9 +6,10 @@ import numpy as np
 
 import envs
 from envs.policies import Policy
+from envs.vector import TRAINING_SEEDS
 from replay.env_loop import EnvLoop, EpisodeStats
 
-SEEDS = 1_000_000
+SEEDS = TRAINING_SEEDS
 """Evaluation's seeds start here; training's stay below."""
 
 
