@@ -1,4 +1,4 @@
-"""How fast: `python -m eval.benchmark update|scaling|checkpointing|dream|act|envs [--json [PATH]]`
+"""How fast: `python -m eval.benchmark update|scaling|remat|kernels|dream|act|envs [--json [PATH]]`
 
 Warmed up, medians, comparisons side by side in one run; the hardware is named.
 
@@ -13,6 +13,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,42 +22,41 @@ import worldmodel
 from agent.runs import machine
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
-from eval.bench import envs as bench_envs
-from eval.bench import history as bench_history
-from eval.bench import remat as bench_remat
-from eval.bench import scaling as bench_scaling
-from eval.bench import update as bench_update
-from eval.options import positive
+from eval.bench import environments, history, kernels, remat, scaling, update
+from eval.options import parser, positive
 from replay.atomic import write_text_atomically
 from worldmodel.ssd import implementation
+
+PRESETS = ("debug", "cpu", "gpu")
 
 
 def main(argv: Sequence[str]) -> None:
     """Run one benchmark and print its table, or one JSON object."""
-    arguments = _parser().parse_args(argv)
-    options = {k: v for k, v in vars(arguments).items() if k not in ("run", "show", "json", "plot")}
+    given = _parser().parse_args(argv)
+    options = {k: v for k, v in vars(given).items() if k not in ("run", "show", "json", "plot")}
+    plot = getattr(given, "plot", None)
     machine.configure_threads(threads=0)
     with one_line_errors():
-        if arguments.json not in (None, "-"):
-            _make_way("--json", Path(arguments.json))
-        if getattr(arguments, "plot", None):
-            bench_scaling.check_format(Path(arguments.plot))
-            _make_way("--plot", Path(arguments.plot))
-        result = arguments.run(**options)
+        if given.json not in (None, "-"):
+            _make_folder("--json", Path(given.json))
+        if plot:
+            scaling.check_format(plot)
+            _make_folder("--plot", plot)
+        result = given.run(**options)
     text = json.dumps(result | {"hardware": hardware(), "kernel": kernel()})
-    if arguments.json == "-":
+    if given.json == "-":
         print(text)
     else:
         print(f"{hardware()}; scan: {kernel()}")
-        arguments.show(result)
-        if arguments.json:
-            write_text_atomically(Path(arguments.json), text + "\n")
-    if getattr(arguments, "plot", None):
-        bench_scaling.plot(result, Path(arguments.plot))
+        given.show(result)
+        if given.json:
+            write_text_atomically(Path(given.json), text + "\n")
+    if plot:
+        scaling.plot(result, plot)
 
 
-def _make_way(option: str, path: Path) -> None:
-    """Make the folder of a file before minutes are spent on what goes into it. Raises ConfigError."""
+def _make_folder(option: str, path: Path) -> None:
+    """Makes the folder of a file before the measurement. Raises ConfigError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,76 +66,64 @@ def _make_way(option: str, path: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(metavar="WHAT", required=True)
+    own = parser("benchmark", __doc__)
+    commands = own.add_subparsers(metavar="WHAT", required=True)
+    known = worldmodel.names()
 
-    def command(name: str, run: Callable[..., Any], show: Callable[[Any], None], words: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[..., Any], module: ModuleType, words: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=words, description=words)
-        added.set_defaults(run=run, show=show)
-        added.add_argument(
-            "--json", nargs="?", const="-", metavar="PATH", help="print one JSON object alone, or write it to PATH"
-        )
+        added.set_defaults(run=run, show=module.print_table)
+        words = "print one JSON object alone, or write it to PATH"
+        added.add_argument("--json", nargs="?", const="-", metavar="PATH", help=words)
         return added
 
-    update = command("update", bench_update.bench_update, bench_update.print_table, "frames/s of one whole update")
-    update.add_argument("--preset", default="cpu", choices=["debug", "cpu", "gpu"])
-    update.add_argument("--size", default="preset", choices=list(bench_update.SIZES), help="parameters, about")
-    update.add_argument("--part", default="all", choices=["all", "model"], help="the world model alone, or all")
-    update.add_argument("--batch", type=positive, default=8, help="windows (default: 8)")
-    update.add_argument("--frames", type=positive, default=64, help="frames in a window (default: 64)")
-    update.add_argument("--repeats", type=positive, default=10, help="updates timed (default: 10)")
+    def number(to: argparse.ArgumentParser, name: str, default: int, words: str) -> None:
+        to.add_argument(f"--{name}", type=positive, default=default, help=f"{words} (default: {default})")
 
-    scaling = command(
-        "scaling", bench_scaling.bench_scaling, bench_scaling.print_table, "time and memory a frame by window length"
-    )
-    known = worldmodel.names()
-    scaling.add_argument("--models", nargs="+", default=bench_scaling.MODELS, choices=known, metavar="MODEL")
-    scaling.add_argument(
-        "--lengths", nargs="+", type=positive, default=bench_scaling.LENGTHS, help="frames in a window"
-    )
-    scaling.add_argument("--rounds", type=positive, default=3, help="passes timed of each (default: 3)")
-    scaling.add_argument("--plot", metavar="PATH", help="draw the figure there")
+    updates = command("update", update.bench_update, update, "frames/s of one whole update")
+    updates.add_argument("--preset", default="cpu", choices=PRESETS)
+    updates.add_argument("--size", default="preset", choices=list(update.SIZES), help="parameters, about")
+    updates.add_argument("--part", default="all", choices=["all", "model"], help="the world model alone, or all")
+    number(updates, "batch", 8, "windows")
+    number(updates, "frames", 64, "frames in a window")
+    number(updates, "repeats", 10, "updates timed")
 
-    checkpointing = command(
-        "checkpointing",
-        bench_remat.bench_checkpointing,
-        bench_remat.print_table,
-        "time and memory a frame with activations kept, and computed again by segments",
-    )
-    checkpointing.add_argument(
-        "--windows", nargs="+", default=bench_remat.WINDOWS, metavar="BxT", help="batch x frames in a window"
-    )
-    checkpointing.add_argument(
-        "--segments", nargs="+", type=int, default=bench_remat.SEGMENTS, help="frames of a segment; 0: keep all"
-    )
-    checkpointing.add_argument("--size", type=int, default=64, help="pixels of a frame's side (default: 64)")
-    checkpointing.add_argument("--rounds", type=positive, default=5, help="passes timed of each (default: 5)")
+    scales = command("scaling", scaling.bench_scaling, scaling, "time and memory a frame by window length")
+    scales.add_argument("--models", nargs="+", default=scaling.MODELS, choices=known, metavar="MODEL")
+    scales.add_argument("--lengths", nargs="+", type=positive, default=scaling.LENGTHS, help="frames in a window")
+    number(scales, "rounds", 3, "passes timed of each")
+    scales.add_argument("--plot", type=Path, metavar="PATH", help="draw the figure there")
+
+    remats = command("remat", remat.bench_remat, remat, "time and memory a frame by worldmodel.remat_frames")
+    remats.add_argument("--windows", nargs="+", default=remat.WINDOWS, metavar="BxT", help="batch x frames in a window")
+    words = "frames of a segment whose activations are computed again; 0: keep all"
+    remats.add_argument("--segments", nargs="+", type=int, default=remat.SEGMENTS, help=words)
+    remats.add_argument("--size", type=int, default=64, help="pixels of a frame's side (default: 64)")
+    number(remats, "rounds", 5, "passes timed of each")
+
+    compared = command("kernels", kernels.bench_kernels, kernels, "what each hand-written CPU kernel wins in an update")
+    number(compared, "rounds", 15, "updates and calls timed of each")
 
     for name, run, words in (
-        ("dream", bench_history.bench_dream, "milliseconds an imagined frame by length of history"),
-        ("act", bench_history.bench_act, "milliseconds a real step by length of history"),
+        ("dream", history.bench_dream, "milliseconds an imagined frame by length of history"),
+        ("act", history.bench_act, "milliseconds a real step by length of history"),
     ):
-        history = command(name, run, bench_history.print_table, words)
-        history.add_argument("--model", default="lssvwm", choices=known, metavar="MODEL")
-        history.add_argument("--preset", default="cpu", choices=["debug", "cpu", "gpu"])
-        history.add_argument(
-            "--histories", nargs="+", type=int, default=bench_history.HISTORIES, help="frames seen before"
-        )
-        history.add_argument("--rounds", type=positive, default=50, help="frames timed of each (default: 50)")
+        frames = command(name, run, history, words)
+        frames.add_argument("--model", default="lssvwm", choices=known, metavar="MODEL")
+        frames.add_argument("--preset", default="cpu", choices=PRESETS)
+        frames.add_argument("--histories", nargs="+", type=int, default=history.HISTORIES, help="frames before")
+        number(frames, "rounds", 50, "frames timed of each")
 
-    envs = command("envs", bench_envs.bench_envs, bench_envs.print_table, "steps/s of Memory Maze: stock and ours")
-    envs.add_argument("--steps", type=positive, default=400, help="steps of each (default: 400)")
-    return parser
+    envs = command("envs", environments.bench_envs, environments, "steps/s of Memory Maze: stock and ours")
+    number(envs, "steps", 400, "steps of each")
+    return own
 
 
 def hardware() -> str:
     """The machine in words."""
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {card}, torch {torch.__version__}"
-    )
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {os.cpu_count()} cores, {threads} threads, {card}, torch {torch.__version__}"
 
 
 def kernel() -> str:

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by Selenium: for tests of the page and its pictures. Nothing is ever downloaded."""
+"""A headless Chromium, driven by Selenium: for tests of the page and its screenshots. Nothing is downloaded."""
 
 import shutil
 import tempfile
@@ -29,7 +29,7 @@ def problem() -> str | None:
 
 @contextmanager
 def browser() -> Iterator[Chrome]:
-    """A browser with a profile of its own, which is gone afterwards. Raises FileNotFoundError where there is none."""
+    """A browser with a temporary profile. Raises FileNotFoundError where there is none."""
     if words := problem():
         raise FileNotFoundError(words)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -45,6 +45,6 @@ def browser() -> Iterator[Chrome]:
 
 
 def screen(driver: Chrome, width: int, height: int) -> None:
-    """Gives the page a screen of this size in pixels; narrow ones count as a telephone's."""
+    """Sets the screen's size in pixels; narrow ones count as a phone's."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -1,13 +1,12 @@
 """Open-loop prediction on episodes that training never saw: `python -m eval.openloop RUN`
 
-Mean PSNR in dB by horizon of the model (the mean of 8 sampled dreams; "mode" is a single one), of the last context
-frame repeated, of the mean training image, and of the model's own reconstruction, over windows in which the view
-changes ("moving") and over all. See `agent.logging.predictions`.
+Mean PSNR in dB by horizon of the model (the mean of 8 sampled rollouts; "mode" is one with the most likely latents), of
+the last context frame repeated, of the mean training image, and of the model's own reconstruction, over windows in
+which the view changes ("moving") and over all. See `agent.logging.predictions`.
 
     python -m eval.openloop runs/MemoryMaze-lssvwm-s0 --episodes 8 --horizon 30
 """
 
-import argparse
 import json
 import math
 import sys
@@ -15,70 +14,63 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box
 
 import envs
-from agent.actor import Actor, RandomPolicy
 from agent.logging.predictions import predict, score
 from agent.logging.video import openloop_strip, openloop_video
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
 from agent.runs.load import load_run
-from agent.training.collector import Policy
 from agent.training.evaluation import SEEDS
 from agent.training.learner import Learner
-from replay import Episode, EpisodeBuilder, Replay
+from envs.policies import RandomPolicy
+from eval.episodes import record
+from eval.options import parser, positive
+from replay import Episode, Replay
 from replay.progress import track
+
+Table = dict[str, list[float]]
+"""PSNR by horizon of each predictor."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Print the table, or one JSON object, and write RUN/plots/openloop.png and RUN/videos/heldout.mp4."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.openloop", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, runs/<name>")
-    parser.add_argument(
-        "--episodes",
-        type=int,
-        default=4,
-        help="held-out episodes, under the policy and random actions in turn (default: 4)",
-    )
-    parser.add_argument("--horizon", type=int, default=15, help="frames predicted (default: 15)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object alone")
-    arguments = parser.parse_args(argv)
-    if arguments.episodes < 1 or arguments.horizon < 1:
-        parser.error("--episodes and --horizon want a number of 1 or more")
+    options = parser("openloop", __doc__)
+    options.add_argument("run", type=Path, metavar="RUN", help="run folder, runs/<name>")
+    words = "held-out episodes, under the policy and random actions in turn (default: %(default)s)"
+    options.add_argument("--episodes", type=positive, default=4, help=words)
+    options.add_argument("--horizon", type=positive, default=15, help="frames predicted (default: %(default)s)")
+    options.add_argument("--json", action="store_true", help="print one JSON object alone")
+    given = options.parse_args(argv)
     torch.manual_seed(0)
     with one_line_errors():
-        config, learner, step = load_run(arguments.run)
+        config, learner, step = load_run(given.run)
         if envs.obs_type(config.env) != "image":
             raise ConfigError(f"{config.env} has no frames to predict")
-        mean = mean_image(Replay(arguments.run / "episodes", config.replay.capacity))
-        episodes = held_out(learner, config.env, arguments.episodes)
+        mean = mean_image(Replay(given.run / "episodes", config.replay.capacity))
+        episodes = held_out(learner, config.env, given.episodes)
         try:
-            windows = [
-                predict(learner, episode, arguments.horizon) for episode in track(episodes, "episodes", "prediction")
-            ]
+            windows = [predict(learner, episode, given.horizon) for episode in track(episodes, "episodes", "predicted")]
         except ValueError as error:
             raise ConfigError(f"{error}: give a shorter --horizon") from None
     result = score(windows, mean)
-    openloop_strip(windows[-1], arguments.run / "plots" / "openloop.png")
+    openloop_strip(windows[-1], given.run / "plots" / "openloop.png")
     try:
-        openloop_video(learner, episodes[-1], arguments.run / "videos" / "heldout.mp4")
+        openloop_video(learner, episodes[-1], given.run / "videos" / "heldout.mp4")
     except ValueError as error:
         print(f"no video: {error}", file=sys.stderr)
-    if arguments.json:
+    if given.json:
         print(as_json(result))
     else:
         print(f"{config.env} at step {step}, {len(episodes)} held-out episodes: PSNR in dB by horizon")
         print_table(result)
 
 
-def as_json(result: dict[str, dict[str, list[float]]]) -> str:
-    """What `score` returned; the mean over no window, for which JSON has no number, is null."""
+def as_json(result: dict[str, Table]) -> str:
+    """What `score` returns; the mean over no window, for which JSON has no number, is null."""
     tables = {
         name: {row: [value if math.isfinite(value) else None for value in values] for row, values in table.items()}
         for name, table in result.items()
@@ -86,8 +78,8 @@ def as_json(result: dict[str, dict[str, list[float]]]) -> str:
     return json.dumps(tables, allow_nan=False)
 
 
-def print_table(result: dict[str, dict[str, list[float]]]) -> None:
-    """What `score` returned, a line for each answer."""
+def print_table(result: dict[str, Table]) -> None:
+    """What `score` returns, a line for each predictor."""
     for name, table in result.items():
         print(f"\n{name}, {int(table['windows'][0])} windows")
         print("horizon       " + "".join(f"{h:6d}" for h in range(1, len(table["model"]) + 1)))
@@ -97,33 +89,20 @@ def print_table(result: dict[str, dict[str, list[float]]]) -> None:
 
 def held_out(learner: Learner, env: str, episodes: int) -> list[Episode]:
     """Whole episodes on the evaluation's seeds, under the policy and under random actions in turn."""
-    environment = envs.make(env)
-    actions = learner.model.actions
-    continuous = isinstance(environment.action_space, Box)
-
-    def policy(i: int) -> Policy:
-        return RandomPolicy(actions, SEEDS + i, continuous=continuous) if i % 2 else Actor(learner, 1)
-
+    environments = envs.make_vector(env, 1)
+    actions, continuous = learner.model.actions, isinstance(environments.single_action_space, Box)
     try:
-        return [_episode(environment, policy(i), i, actions) for i in track(range(episodes), "episodes", "held out")]
+        return [
+            record(
+                RandomPolicy(actions, SEEDS + i, continuous=continuous) if i % 2 else learner.policy(1),
+                environments,
+                actions,
+                SEEDS + i,
+            )[0]
+            for i in track(range(episodes), "episodes", "held out")
+        ]
     finally:
-        environment.close()
-
-
-def _episode(environment: gymnasium.Env, policy: Policy, index: int, actions: int) -> Episode:
-    continuous = isinstance(environment.action_space, Box)
-    builder = EpisodeBuilder(actions)
-    frame, _ = environment.reset(seed=SEEDS + index)
-    builder.first(frame)
-    is_first = np.ones(1, bool)
-    while True:
-        chosen = policy(frame[None], is_first)[0]
-        action = chosen if continuous else int(chosen)
-        frame, reward, terminated, truncated, _ = environment.step(action)
-        builder.add(action, frame, float(reward), terminated)
-        is_first = np.zeros(1, bool)
-        if terminated or truncated:
-            return builder.finish()
+        environments.close()
 
 
 def mean_image(replay: Replay, every: int = 10) -> torch.Tensor:

@@ -1,12 +1,11 @@
-"""Pictures of the pages for the documents, by a headless browser: `make screenshots`
+"""Screenshots of the pages for the documents, by a headless browser: `make screenshots`
 
 Without runs it trains a tiny one first, in seconds.
 
     python -m eval.screenshots
-    python -m eval.screenshots --runs runs/MemoryMaze-lssvwm-s0 --seen 200
+    python -m eval.screenshots --runs runs/MemoryMaze-lssvwm-s0 --observed 200
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,8 @@ from pathlib import Path
 
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
-from eval.report.__main__ import report
+from eval.options import parser, positive
+from eval.report.sections import report
 
 try:
     from selenium.webdriver import ActionChains, Chrome, Keys
@@ -28,33 +28,30 @@ except ModuleNotFoundError as missing:
     raise SystemExit(f"eval.screenshots needs {missing.name}: pip install 'lssvwm[test]'") from None
 
 SIZES = {"": (1280, 800), "-phone": (390, 844)}
-"""What is added to a picture's name, and the screen (width, height)."""
-
-WALK = [Keys.ARROW_LEFT] * 3 + [Keys.ARROW_UP] * 3
-
+"""What is added to a file's name, and the screen (width, height)."""
+KEYS = [Keys.ARROW_LEFT] * 3 + [Keys.ARROW_UP] * 3
 SEED = 1_000_004
-"""Of the environment on the pictures: the same ones each time, but for what is sampled."""
+"""Of the environment: the same images each time, but for what is sampled."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Write OUT/<page>.png and OUT/<page>-phone.png of every page, and print where they are."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.screenshots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="run folders of one environment")
-    parser.add_argument("--seen", type=int, default=16, help="frames that the model sees before the walk (default: 16)")
-    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="(default: docs/images)")
-    given = parser.parse_args(argv)
+    options = parser("screenshots", __doc__)
+    options.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="run folders of one environment")
+    words = "frames that the model observes before it imagines (default: %(default)s)"
+    options.add_argument("--observed", type=positive, default=16, help=words)
+    options.add_argument("--out", type=Path, default=Path("docs/images"), help="(default: %(default)s)")
+    given = options.parse_args(argv)
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
-        if words := problem():
-            raise ConfigError(words)
+        if missing := problem():
+            raise ConfigError(missing)
         runs = given.runs or [_tiny(Path(folder) / "tiny")]
         with browser() as driver:
             for name, page in PAGES.items():
                 for suffix, size in SIZES.items():
                     path = given.out / f"{name}{suffix}.png"
                     screen(driver, *size)
-                    with page(driver, runs, given.seen, Path(folder)):
+                    with page(driver, runs, given.observed, Path(folder)):
                         path.parent.mkdir(parents=True, exist_ok=True)
                         driver.save_screenshot(str(path))
                     print(path)
@@ -69,19 +66,19 @@ def _tiny(folder: Path) -> Path:
 
 
 @contextmanager
-def _play(driver: Chrome, runs: Sequence[Path], seen: int, folder: Path) -> Iterator[None]:
-    """A walk through the first run's dream, the real environment beside it."""
+def _play(driver: Chrome, runs: Sequence[Path], observed: int, folder: Path) -> Iterator[None]:
+    """Some actions in the first run's world model, the real environment beside it."""
     command = [sys.executable, "-m", "eval.play", *map(str, runs)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         driver.get(server.stdout.readline().strip())
         _imagined(driver, 0)
-        driver.execute_script(f"document.getElementById('frames').value = {seen}")
-        driver.execute_script(f"send({{ do: 'new', frames: {seen}, seed: {SEED} }})")
-        WebDriverWait(driver, 60).until(lambda d: f"saw {seen} frames" in d.find_element(By.ID, "past").text)
+        driver.execute_script(f"document.getElementById('frames').value = {observed}")
+        driver.execute_script(f"send({{ do: 'new', frames: {observed}, seed: {SEED} }})")
+        WebDriverWait(driver, 60).until(lambda d: f"observed {observed} frames" in d.find_element(By.ID, "past").text)
         driver.find_element(By.ID, "beside").click()
-        for i, key in enumerate(WALK):
+        for i, key in enumerate(KEYS):
             ActionChains(driver).send_keys(key).perform()
             _imagined(driver, i + 1)
         yield
@@ -98,7 +95,7 @@ def _imagined(driver: Chrome, frames: int) -> None:
 
 
 @contextmanager
-def _report(driver: Chrome, runs: Sequence[Path], seen: int, folder: Path) -> Iterator[None]:
+def _report(driver: Chrome, runs: Sequence[Path], observed: int, folder: Path) -> Iterator[None]:
     """The upper end of a report about the runs."""
     out = folder / "report.html"
     if not out.exists():
@@ -108,7 +105,7 @@ def _report(driver: Chrome, runs: Sequence[Path], seen: int, folder: Path) -> It
 
 
 PAGES: dict[str, Callable[..., AbstractContextManager[None]]] = {"play": _play, "report": _report}
-"""By the picture's name: what opens a page and brings it to where it is to be photographed."""
+"""By the file's name: what opens a page and brings it to the state to show."""
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """Statistics for few runs: Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice" (arXiv 2108.13264).
 
-Scores are (..., runs, tasks); every statistic takes off the last two axes, so that resamples may stand before them.
-The letters: n and m runs of two algorithms, R resamples, G points of a grid.
+Scores are (..., runs, tasks). Every statistic reduces the last two axes; resamples may stand before them.
+Letters: n and m runs of two algorithms, R resamples, G points of a grid.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 Statistic = Callable[..., np.ndarray]
-"""Of one array of scores or more, each (..., runs, tasks) -> (...)."""
+"""One array of scores or more, each (..., runs, tasks) -> (...)."""
 
 RESAMPLES = 2_000
 CHUNK = 100
@@ -33,7 +34,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
 
 
 def optimality_gap(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
-    """How far scores fall short of `target`, on average; those beyond it count as `target` (section 4.3)."""
+    """The mean shortfall of scores below `target` (section 4.3)."""
     return target - mean(np.minimum(scores, target))
 
 
@@ -49,18 +50,31 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def interval(statistic: Statistic, *scores: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:
     """(low, high) of 95 % by stratified bootstrap percentiles (section 4.2): runs are drawn anew within each task.
 
+    The same scores give the same interval.
+
     Args:
         scores: (runs, tasks) for each argument of the statistic, each resampled by itself.
 
     Raises ValueError where scores are not such arrays, are empty or not finite.
     """
     for array in scores:
-        _check(array)
-    random = np.random.default_rng(0)  # the same scores give the same interval
+        if array.ndim != 2 or not array.size or not np.isfinite(array).all():
+            raise ValueError(f"scores must be finite numbers (runs, tasks), at least one, not {array.shape}")
+    random = np.random.default_rng(0)
     chunks = [min(CHUNK, resamples - done) for done in range(0, resamples, CHUNK)]
     values = np.concatenate([statistic(*(_resampled(array, n, random) for array in scores)) for n in chunks])
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def summarise(scores: np.ndarray) -> dict[str, Any]:
+    """`mean` and `iqm` of (runs, tasks), and their intervals `mean_interval` and `iqm_interval`."""
+    return {
+        "mean": float(mean(scores)),
+        "mean_interval": interval(mean, scores),
+        "iqm": float(iqm(scores)),
+        "iqm_interval": interval(iqm, scores),
+    }
 
 
 def curve(scores: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,14 +85,13 @@ def curve(scores: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.ndarray, n
 
 
 def on_grid(grid: np.ndarray, steps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(G,): the mean of what came after the last point of `grid`, up to this one; as before where nothing did.
+    """(G,): at each point of `grid`, the mean of the values after the point before; repeated where there are none.
 
-    `steps` (n,) rise and `grid` (G,) does; NaN before the first value.
+    `steps` (n,) and `grid` (G,) rise. NaN before the first value.
     """
     ends = np.searchsorted(steps, grid, side="right")
     starts = np.concatenate([[0], ends[:-1]])
-    # of a point that nothing came to, the ends of the last that something did
-    last = np.maximum.accumulate(np.where(ends > starts, np.arange(len(grid)), -1))
+    last = np.maximum.accumulate(np.where(ends > starts, np.arange(len(grid)), -1))  # the last point with values
     sums = np.concatenate([[0.0], np.cumsum(values)])
     with np.errstate(invalid="ignore"):
         means = (sums[ends] - sums[starts]) / (ends - starts)
@@ -89,8 +102,3 @@ def _resampled(scores: np.ndarray, resamples: int, random: np.random.Generator) 
     """(R, runs, tasks): in each task, as many runs as there are, with replacement."""
     runs, tasks = scores.shape
     return scores[random.integers(runs, size=(resamples, runs, tasks)), np.arange(tasks)]
-
-
-def _check(scores: np.ndarray) -> None:
-    if scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
-        raise ValueError(f"scores must be finite numbers (runs, tasks), at least one, not {scores.shape}")

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, several at once: their lines passed on, their failures told in one."""
+"""Commands in processes of their own, several at once: their output passed on, their failures in one line each."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL = 0.1
-"""Seconds between looks at what the processes say."""
+"""Seconds between looks at the output."""
 GRACE = 60.0
-"""Seconds that an interrupted command has to save what it has."""
+"""Seconds that an interrupted command has to save."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command, and the file that what it prints is added to."""
+    """A command, and the file that its output is appended to."""
 
     name: str
     command: Callable[[int], Sequence[str]]
@@ -26,9 +26,9 @@ class Job:
 
 
 def run(jobs: Iterable[Job], at_once: int, say: Callable[[str], object]) -> dict[str, str]:
-    """Runs all of them in order, `at_once` side by side. -> what the failed ones said last, by name.
+    """Runs all of them in order, `at_once` side by side. Returns the last line of those that failed, by name.
 
-    `say` hears every line they print. An interrupt interrupts them, waits until they have saved, and goes on up.
+    `say` gets every line of output. An interrupt interrupts them, waits until they have saved, and is raised again.
     """
     waiting, running, failed = deque(jobs), dict[int, _Process](), dict[str, str]()
     try:
@@ -68,10 +68,10 @@ class _Process:
             )
 
     def pass_on(self) -> None:
-        """Says the whole lines that were printed since."""
+        """Passes on the whole lines since the last call."""
         while line := self._reader.readline():
             if not line.endswith(b"\n") and self._process.poll() is None:
-                self._reader.seek(-len(line), os.SEEK_CUR)  # to be gone on with
+                self._reader.seek(-len(line), os.SEEK_CUR)  # read again when it is whole
                 return
             text = line.decode(errors="replace").strip()
             if text:
@@ -79,7 +79,7 @@ class _Process:
                 self._say(f"{self.name}: {text}")
 
     def ended(self) -> bool:
-        """Whether it has; then `failure` says why, empty where all went well."""
+        """Whether it has; then `failure` says why, empty for success."""
         code = self._process.poll()
         if code is None:
             return False
@@ -105,7 +105,7 @@ class _Process:
 
 
 def _stop(processes: Sequence[_Process]) -> None:
-    """Interrupts those that still run and waits for them; a second Ctrl-C waits no longer."""
+    """Interrupts those that still run and waits for them; a second Ctrl-C kills them."""
     until = time.monotonic() + GRACE
     for process in processes:
         process.interrupt()

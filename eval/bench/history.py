@@ -1,4 +1,4 @@
-"""What one more frame costs, dreamed or acted, against the length of history behind it."""
+"""What one more frame costs, imagined or acted, against the length of the history before it."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.actor import Actor
 from agent.runs import presets
 from agent.runs.config import Config, model_config
 from agent.runs.fields import ConfigError
 from agent.training.learner import Learner
+from eval.bench.passes import random_batch
 from eval.bench.timing import medians
-from eval.bench.update import random_batch
 from worldmodel import State
+from worldmodel.rollout import imagine
 
 SHAPE, ACTIONS = (64, 64, 3), 6
+WINDOW = 64
 HISTORIES = (64, 512, 8192)
 
 
@@ -27,20 +28,19 @@ def bench_dream(
     rounds: int = 50,
     preset: str = "cpu",
 ) -> dict[str, Any]:
-    """Milliseconds of one imagined frame, policy included, from States with so much past; by number of dreams."""
-    learner, states = _lived(model, histories, preset)
+    """Milliseconds of one imagined frame, policy included, from States with so much past; by number of rollouts."""
+    learner, states = states_after(model, histories, preset)
 
     def dream(state: State) -> None:
-        with torch.no_grad(), learner.autocast():
-            action = learner.agent.act(learner.model.feature(state))
-            learner.model.dream(state, action)
+        with learner.autocast():
+            imagine(learner.model, state, learner.agent.act, 1)
 
     works = {
         (batch, history): partial(dream, state.expand(batch).clone())
         for history, state in states.items()
         for batch in batches
     }
-    return _table("dreams", medians(works, learner.device, rounds), histories, batches)
+    return _table("rollouts", medians(works, learner.device, rounds), histories, batches)
 
 
 def bench_act(
@@ -51,45 +51,44 @@ def bench_act(
     preset: str = "cpu",
 ) -> dict[str, Any]:
     """Milliseconds from frames in to actions out, for so many environments with so much past; stepping not counted."""
-    learner, states = _lived(model, histories, preset)
+    learner, states = states_after(model, histories, preset)
     works = {}
     for history, state in states.items():
         for n in environments:
-            actor = Actor(learner, n)
-            actor.state = state.expand(n).clone()
-            works[n, history] = partial(actor, np.zeros((n, *SHAPE), np.uint8), np.zeros(n, bool))
+            policy = learner.policy(n)
+            policy.state = state.expand(n).clone()
+            works[n, history] = partial(policy, np.zeros((n, *SHAPE), np.uint8), np.zeros(n, bool), {})
     return _table("environments", medians(works, learner.device, rounds), histories, environments)
 
 
-def _lived(name: str, histories: Sequence[int], preset: str) -> tuple[Learner, dict[int, State]]:
-    """A learner, and the State (1,) after each number of frames of noise. Raises ConfigError: multiples of 64."""
-    window = 64
-    if wrong := [history for history in histories if history < 1 or history % window]:
-        raise ConfigError(f"--histories wants multiples of {window}, not {wrong[0]}")
+def states_after(name: str, histories: Sequence[int], preset: str) -> tuple[Learner, dict[int, State]]:
+    """A learner, and the State (1,) after each number of frames of noise. Raises ConfigError: multiples of `WINDOW`."""
+    if wrong := [history for history in histories if history < 1 or history % WINDOW]:
+        raise ConfigError(f"--histories wants multiples of {WINDOW}, not {wrong[0]}")
     learner = Learner(presets.apply(preset, "image", Config(worldmodel=model_config(name))), SHAPE, ACTIONS)
     state, states = learner.model.initial(1), {}
-    rows = random_batch(1, window, SHAPE, ACTIONS).to(learner.device)
+    noise = random_batch(1, WINDOW, SHAPE, ACTIONS).to(learner.device)
     with torch.no_grad(), learner.autocast():
-        for lived in range(window, max(histories) + 1, window):
-            state = learner.model.observe(rows, state).last_state
-            if lived in histories:
-                states[lived] = state
+        for length in range(WINDOW, max(histories) + 1, WINDOW):
+            state = learner.model.observe(noise, state).last_state
+            if length in histories:
+                states[length] = state
     return learner, states
 
 
 def _table(
-    side: str, took: dict[tuple[int, int], float], histories: Sequence[int], counts: Sequence[int]
+    counted: str, took: dict[tuple[int, int], float], histories: Sequence[int], counts: Sequence[int]
 ) -> dict[str, Any]:
     rows = {n: {history: 1e3 * took[n, history] for history in histories} for n in counts}
     ratios = {n: row[max(histories)] / row[min(histories)] for n, row in rows.items()}
-    return {"counted": side, "ms_per_frame": rows, "longest_over_shortest": ratios}
+    return {"counted": counted, "ms_per_frame": rows, "longest_over_shortest": ratios}
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """A line for each number of dreams or environments."""
+    """A line for each number of rollouts or environments."""
     histories = list(next(iter(result["ms_per_frame"].values())))
-    print("milliseconds a frame, by the frames of history behind it")
+    print("milliseconds a frame, by the frames of history before it")
     print(f"{result['counted']:12s} " + " ".join(f"{h:>8d}" for h in histories) + f" {'ratio':>7s}")
     for n, row in result["ms_per_frame"].items():
-        figures = " ".join(f"{ms:8.2f}" for ms in row.values())
-        print(f"{n:<12d} {figures} {result['longest_over_shortest'][n]:7.3f}")
+        times = " ".join(f"{ms:8.2f}" for ms in row.values())
+        print(f"{n:<12d} {times} {result['longest_over_shortest'][n]:7.3f}")

@@ -13,17 +13,12 @@ from agent.runs import presets
 from agent.runs.config import Config
 from agent.training.learner import Learner
 from eval.bench.passes import random_batch
-from worldmodel import cpu, reconstruction
+from worldmodel import cpu
 from worldmodel.boundaries import convolve_masked
 
 
 def _plain_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], weight, eps)
-
-
-def _plain_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    variance, mean = torch.var_mean(x, correction=0)
-    return mean, variance
 
 
 def _plain_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -32,10 +27,8 @@ def _plain_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) ->
 
 PLAIN: dict[str, Callable[..., Any]] = {
     "rms_norm": _plain_rms_norm,
-    "moments": _plain_moments,
     "convolve": convolve_masked,
     "attention": _plain_attention,
-    "reconstruction_losses": reconstruction.reconstruction_losses,
 }
 """The plain form of each kernel, by the kernel's name."""
 
@@ -128,13 +121,12 @@ def _compare(name: str, calls: list[Any], rounds: int, whole: float) -> dict[str
 
 
 def _run(form: Callable[..., Any], inputs: tuple[Any, ...], grad: bool) -> None:
+    leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
     with torch.set_grad_enabled(grad), torch.autocast("cpu", torch.bfloat16):
         outputs = form(*inputs)
-        if not grad:
-            return
+    if grad and leaves:
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
-    torch.autograd.grad(outputs, leaves, [torch.ones_like(x) for x in outputs])
+        torch.autograd.grad(outputs, leaves, [torch.ones_like(x) for x in outputs])
 
 
 def _cpu_seconds(work: Callable[[], Any]) -> float:

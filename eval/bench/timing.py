@@ -22,7 +22,7 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def medians(works: Mapping[Any, Callable[[], Any]], device: torch.device, rounds: int) -> dict[Any, float]:
-    """Median seconds of each, taken in turns so that all meet the same load of the machine; warmed up once."""
+    """Median seconds of each, warmed up once; taken in turns, so that all have the same load of the machine."""
     for work in works.values():
         work()
     times: dict[Any, list[float]] = {name: [] for name in works}
@@ -39,7 +39,7 @@ def gemm_peak(device: torch.device, dtype: torch.dtype, size: int = 2048) -> flo
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most that was held since the process, or the last `reset_peak`, began: of the process or of the card, in GB."""
+    """GB held at most since the process, or the last `reset_peak`, began: of the process or of the card."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     try:
@@ -50,11 +50,11 @@ def peak_memory(device: torch.device) -> float:
 
 
 def reset_peak(device: torch.device) -> float:
-    """Forgets the peak so far; what is held now, in GB."""
+    """Resets the peak; returns what is held now, in GB."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with suppress(OSError, AttributeError):  # glibc alone: freed memory goes back, so that using it again shows
+        with suppress(OSError, AttributeError):  # glibc alone: returns freed memory, so that its reuse counts
             ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak falls to what is resident
     return peak_memory(device)

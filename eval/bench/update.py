@@ -3,7 +3,6 @@
 import statistics
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -11,12 +10,12 @@ from agent.runs import presets
 from agent.runs.config import Config
 from agent.runs.fields import replace
 from agent.training.learner import Learner
+from eval.bench.passes import random_arrays
 from eval.bench.timing import gemm_peak, peak_memory, seconds
-from worldmodel import SequenceBatch
 
 SIZES: dict[str, dict[str, Any]] = {
     "preset": {},
-    # a good part in wide heads: what reads a frame costs a sixteenth of what reads a token
+    # much of it in wide heads: what reads a frame costs a sixteenth of what reads a token
     "12M": {
         "worldmodel.d_model": 288,
         "worldmodel.tokenizer_width": 256,
@@ -36,29 +35,27 @@ def bench_update(
 ) -> dict[str, Any]:
     """Times updates on random 64x64x3 windows with 6 actions, in turns with the GEMM peak of the same precision.
 
-    FLOPs are what torch's counter finds in matrix products, convolutions and attention, forward and backward.
+    FLOPs are those that torch's counter finds in matrix products, convolutions and attention, forward and backward.
 
     Args:
         size: a name in SIZES.
-        part: `all`, or `model`: the world model alone, no dreams and no agent.
+        part: `all`, or `model`: the world model alone, no imagination and no agent.
     """
     config = replace(presets.apply(preset, "image", Config()), SIZES[size])
     config.replay.batch_size, config.replay.batch_length = batch, frames
     learner = Learner(config, (64, 64, 3), 6)
-    rows = random_batch(batch, frames, (64, 64, 3), 6).to(learner.device)
+    arrays, state = random_arrays(batch, frames, (64, 64, 3), 6), learner.model.initial(batch)
 
     def update() -> None:
-        output, _ = learner.update_world_model(rows)
-        if part == "all":
-            learner.update_actor_critic(rows, output)
+        learner.update(arrays, state, agent=part == "all")
 
-    for _ in range(8):  # the first ones are slow: memory is still being taken
+    for _ in range(8):  # the first ones are slow: memory is still being allocated
         update()
     with FlopCounterMode(display=False) as counter:
         update()
     dtype = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
     times, peaks = [], []
-    for _ in range(repeats):  # in turns, so that both meet the same load of the machine
+    for _ in range(repeats):  # in turns, so that both have the same load of the machine
         times.append(seconds(update, learner.device))
         peaks.append(gemm_peak(learner.device, dtype))
     took, peak, flops = statistics.median(times), statistics.median(peaks), counter.get_total_flops()
@@ -81,22 +78,7 @@ def bench_update(
     }
 
 
-def random_batch(batch: int, frames: int, shape: tuple[int, ...], actions: int) -> SequenceBatch:
-    """SequenceBatch (batch, frames) of noise, in which nothing begins or ends."""
-    random = np.random.default_rng(0)
-    arrays = {
-        "observation": random.integers(0, 255, (batch, frames, *shape), dtype=np.uint8),
-        "action": np.eye(actions, dtype=np.float32)[random.integers(0, actions, (batch, frames))],
-        "reward": np.zeros((batch, frames), np.float32),
-        "is_first": np.zeros((batch, frames), bool),
-        "terminated": np.zeros((batch, frames), bool),
-    }
-    return SequenceBatch(
-        **{name: torch.from_numpy(array) for name, array in arrays.items()}, batch_size=[batch, frames]
-    )
-
-
 def print_table(result: dict[str, Any]) -> None:
-    """What `bench_update` returned, a line each."""
+    """A line for each entry."""
     for name, value in result.items():
         print(f"{name:32s} {value:.4g}" if isinstance(value, float) else f"{name:32s} {value}")

@@ -1,4 +1,4 @@
-"""A probe: an MLP that reads a quantity off frozen features, stopped where other mazes are predicted best."""
+"""A probe: an MLP that predicts a quantity from frozen features, stopped where other mazes are predicted best."""
 
 import copy
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Data: TypeAlias = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Fitting:
-    """How probes are made; the size is the Memory Maze paper's (arXiv 2210.13383)."""
+    """How probes are trained; the size is the Memory Maze paper's (arXiv 2210.13383)."""
 
     hidden: int = 1024
     layers: int = 4
@@ -30,10 +30,14 @@ class Fitting:
 
 
 class Probe(nn.Module):
-    """`shift + scale * mlp(inputs)`, the MLP's last layer zero at first: it begins as the constant `shift`."""
+    """`shift + scale * mlp(inputs)`; the MLP's last layer is initialised to zero, and the output to `shift`.
+
+    Args:
+        inputs: it reads so many columns from the left.
+        shift: (K,), as `scale`.
+    """
 
     def __init__(self, inputs: int, shift: Tensor, scale: Tensor, fitting: Fitting) -> None:
-        """`inputs`: it reads so many columns from the left; `shift` and `scale`: (K,)."""
         super().__init__()
         self.inputs = inputs
         widths = [inputs, *[fitting.hidden] * fitting.layers]
@@ -57,14 +61,13 @@ class Probe(nn.Module):
 def fit(
     probe: Probe, loss: Loss, train: Data, validation: Data, fitting: Fitting, seed: int = 0, name: str = "probe"
 ) -> int:
-    """Teach a probe in place; it ends with the weights that were best on `validation`. Returns their update.
+    """Trains a probe in place by AdamW; it keeps the weights that are best on `validation`. Returns their update.
 
-    AdamW on batches drawn at random; 0 is returned where nothing was better than the constant. `name` stands before
-    the progress line.
+    0 where none is better than the initial constant. `name` stands before the progress line.
     """
     random = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=fitting.learning_rate, weight_decay=fitting.weight_decay)
-    best, best_update, kept = evaluate(probe, loss, validation), 0, copy.deepcopy(probe.state_dict())
+    best, best_update, weights = evaluate(probe, loss, validation), 0, copy.deepcopy(probe.state_dict())
     for update in track(range(1, fitting.updates + 1), "updates", name):
         chosen = torch.randint(len(train[0]), (fitting.batch,), generator=random).to(train[0].device)
         optimizer.zero_grad(set_to_none=True)
@@ -73,10 +76,10 @@ def fit(
         if update % fitting.check_every == 0 or update == fitting.updates:
             found = evaluate(probe, loss, validation)
             if found < best:
-                best, best_update, kept = found, update, copy.deepcopy(probe.state_dict())
+                best, best_update, weights = found, update, copy.deepcopy(probe.state_dict())
             elif update - best_update >= fitting.patience * fitting.check_every:
                 break
-    probe.load_state_dict(kept)
+    probe.load_state_dict(weights)
     return best_update
 
 

@@ -1,9 +1,9 @@
 """Which objects of a Memory Maze are in view, and how long ago each was: geometry on an episode's labels.
 
-An object counts as seen where its middle lies within the camera's field of view and the straight line to it from
-the camera crosses cells without walls only. The camera stands 0.15 units (0.075 cells) before the agent's middle, looks
-along its heading, and shows 80 degrees (`fovy` of dm_control's jumping_ball_with_head.xml; the picture is square).
-An approximation: an object that shows an edge alone, past a corner or at the side, counts as hidden.
+An object is in view where its centre lies within the camera's field of view and the straight line to it from the
+camera crosses no wall. The camera stands 0.15 units (0.075 cells) before the agent's centre, looks along its heading,
+and shows 80 degrees (`fovy` of dm_control's jumping_ball_with_head.xml; frames are square). An approximation: an object
+of which only an edge shows counts as hidden.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ import numpy as np
 
 HALF_VIEW = np.radians(40.0)
 CAMERA = 0.075
-"""Cells from the agent's middle to the camera."""
+"""Cells from the agent's centre to the camera."""
 POINTS = 128
-"""Points of a line of sight that are looked at; the longest line in a 9 x 9 maze has one each tenth of a cell."""
+"""Points checked on a line of sight; on the longest in a 9 x 9 maze, one each tenth of a cell."""
 NEVER = -1
 
 
 def in_view(labels: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(L, M) bool: whether each of M objects is seen in each of L frames.
+    """(L, M) bool: whether each of M objects is in view in each of L frames.
 
     Reads maze_layout (L, S, S), agent_pos and agent_dir (L, 2), targets_pos (L, M, 2), all in cells; one maze.
     """

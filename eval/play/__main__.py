@@ -1,14 +1,13 @@
-"""Walk through a learned simulator in the browser: `python -m eval.play RUN [RUN ...]`
+"""Act in a world model in the browser: `python -m eval.play RUN [RUN ...]`
 
-Prints the address of a page on this machine. There the keyboard moves through what the world model imagines, beside
-the real environment under the same actions where wanted; the page tells what is predicted, how long a frame takes and
-how large the states in memory are. Several runs of one environment can be switched between. Ctrl-C ends it.
+Prints the address of a page on this machine. There the keyboard acts in what the world model imagines, beside the real
+environment under the same actions where wanted; the page shows what is predicted, how long a frame takes and how large
+the states in memory are. It can switch between several runs of one environment. Ctrl-C ends it.
 
     python -m eval.play runs/MemoryMaze-lssvwm-s0
     python -m eval.play runs/MemoryMaze-lssvwm-s0 runs/MemoryMaze-local-s0 --port 8000
 """
 
-import argparse
 import asyncio
 import secrets
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
+from eval.options import parser
 from eval.play.models import Models
 
 if TYPE_CHECKING:
@@ -26,20 +26,14 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> None:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.play", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, runs/<name>")
-    parser.add_argument("--port", type=int, default=0, help="of the page's address (default: 0, any that is free)")
-    parser.add_argument(
-        "--episodes",
-        type=Path,
-        metavar="FOLDER",
-        help="recorded episodes to start from (default: each run's own, RUN/episodes)",
-    )
-    given = parser.parse_args(argv)
+    options = parser("play", __doc__)
+    options.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, runs/<name>")
+    options.add_argument("--port", type=int, default=0, help="of the page's address (default: 0, any that is free)")
+    words = "recorded episodes to start from (default: each run's own, RUN/episodes)"
+    options.add_argument("--episodes", type=Path, metavar="FOLDER", help=words)
+    given = options.parse_args(argv)
     if not 0 <= given.port < 65536:
-        parser.error("--port wants a number from 0 to 65535")
+        options.error("--port wants a number from 0 to 65535")
     with one_line_errors():
         server = _server(given.runs, given.episodes)
         try:
@@ -51,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _server(runs: Sequence[Path], episodes: Path | None) -> "Server":
-    """With the first run loaded, so that what is wrong with it is said here."""
+    """With the first run loaded. Raises ConfigError and CheckpointError."""
     try:
         from eval.play.server import Server
     except ModuleNotFoundError as error:

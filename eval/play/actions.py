@@ -1,4 +1,4 @@
-"""What an environment's actions are called, and which keys take them."""
+"""The names of an environment's actions, and the keys that take them."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "gym:MountainCar": ("left", "noop", "right"),
     "gym:Acrobot": ("left", "noop", "right"),
 }
-"""By how an environment's name begins, for those that do not say it themselves."""
+"""By the beginning of an environment's name, for those without names of their own."""
 
 WORDS = {"up": "up", "forward": "up", "down": "down", "backward": "down", "left": "left", "right": "right"} | {
     "fire": "fire"
@@ -31,7 +31,7 @@ class Actions:
     chords: tuple[tuple[str, ...], ...]
     """For each, the keys (up, down, left, right, fire) that take it when held together; none where it has no such."""
     idle: int
-    """What is done while no key is held."""
+    """The action while no key is held."""
     continuous: int
     """How many values an action has; 0 where actions are numbered."""
 
@@ -52,7 +52,7 @@ def describe(name: str, environment: gymnasium.Env) -> Actions:
 
 
 def _names(name: str, environment: gymnasium.Env, count: int) -> tuple[str, ...]:
-    """What it says itself, what is known of it, or numbers."""
+    """Its own names, those of `NAMES`, or numbers."""
     found: Any = ()
     if environment.has_wrapper_attr("get_action_meanings"):
         found = environment.get_wrapper_attr("get_action_meanings")()

@@ -1,4 +1,4 @@
-"""The runs that a page shows: all of one environment, each loaded when it is first asked for."""
+"""The runs that a page shows: all of one environment, each loaded at its first use."""
 
 import sys
 import threading
@@ -17,16 +17,16 @@ from agent.training.learner import Learner
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run's newest checkpoint. Visitors share it: nothing that they do changes it."""
+    """A run's newest checkpoint, shared by visitors: nothing that they do changes it."""
 
     learner: Learner
     step: int
     note: str
-    """What loading warned of, in a line; empty where nothing."""
+    """Warnings of loading, in a line; empty without any."""
 
 
 class Models:
-    """Run folders side by side, and what was loaded of them.
+    """Run folders side by side, and what is loaded of them.
 
     Raises ConfigError where a folder holds no run, or the runs are not of one environment.
     """
@@ -60,7 +60,7 @@ def _environment(folder: Path) -> str:
 
 
 def _load(folder: Path) -> Loaded:
-    """Its newest whole checkpoint; damaged ones that were passed over are said on the terminal and on the page."""
+    """Its newest whole checkpoint; damaged ones are named on the terminal and on the page."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

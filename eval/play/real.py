@@ -1,4 +1,4 @@
-"""The real environment beside a dream: reset to a seed, walked for a few frames, then under the person's actions."""
+"""The real environment beside the imagined one: reset to a seed, some random actions, then the person's actions."""
 
 import threading
 
@@ -6,10 +6,10 @@ import gymnasium
 import numpy as np
 
 import envs
-from agent.actor import RandomPolicy
 from agent.runs.fields import refusals
+from envs.policies import RandomPolicy
 from eval.play.actions import Actions, describe
-from eval.play.past import Row
+from eval.play.past import Past
 
 BUILDING = threading.Lock()
 """Making an environment and resetting it to a seed imports and patches packages: one at a time."""
@@ -31,22 +31,22 @@ class RealEnvironment:
         self.ended = ""
         """How the episode ended; empty while it goes on."""
 
-    def begin(self, seed: int, frames: int) -> list[Row]:
-        """Reset, then random actions until there are so many frames, or the episode ends.
-
-        The first has a zero action.
-        """
+    def begin(self, seed: int, frames: int) -> Past:
+        """Resets, then takes random actions until there are so many frames, or the episode ends."""
         with BUILDING:
             self.observation, _ = self.environment.reset(seed=seed)
         self.reward, self.ended = 0.0, ""
         rows = [(self.observation, np.zeros(self.width, np.float32), 0.0, False)]
         policy = RandomPolicy(self.width, seed, continuous=bool(self.actions.continuous))
         while len(rows) < frames and not self.ended:
-            chosen = policy(self.observation[None], np.array([len(rows) == 1]))[0]
+            chosen = policy(self.observation[None], np.array([len(rows) == 1]), {})[0]
             action = chosen if self.actions.continuous else np.eye(self.width, dtype=np.float32)[chosen]
             self.step(action)
             rows.append((self.observation, action, self.reward, self.ended == "terminated"))
-        return rows
+        observation, actions, reward, terminated = (np.stack(column) for column in zip(*rows, strict=True))
+        after = f", then {len(rows) - 1} random actions" if len(rows) > 1 else ""
+        words = f"a real environment reset to seed {seed}{after}"
+        return Past(observation, actions, reward.astype(np.float32), terminated, words, seed)
 
     def step(self, action: np.ndarray) -> None:
         """`action` (A,) as world models take it; nothing happens once the episode has ended."""

@@ -1,4 +1,4 @@
-"""Hands out the page and talks to it over a websocket: only to this machine, only to who has the token.
+"""Serves the page and a websocket: only to this machine, only to who has the token.
 
 Each visitor has a thread of their own, which keeps their session: two do not wait for each other, and an OpenGL
 context stays in the thread that made it.
@@ -26,12 +26,12 @@ from replay import CorruptEpisode
 
 HOST = "127.0.0.1"
 LOCAL = {"127.0.0.1", "localhost"}
-"""What this machine is called in the address; a tunnel from another machine ends under one of these too."""
+"""This machine's names in the address, also behind a tunnel from another machine."""
 MOST_VISITORS = 8
 LONGEST_MESSAGE = 4096
 
 READABLE = (ConfigError, CheckpointError, CorruptEpisode, envs.UnknownEnvironment)
-"""What runs, files and environments raise that the person can mend; anything else keeps its traceback."""
+"""What runs, files and environments raise that the person can fix; anything else keeps its traceback."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -63,7 +63,7 @@ class Server:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """403 without the token, or under a name that is not this machine's (a page elsewhere may know one)."""
+        """403 without the token, or under a name that is not this machine's (DNS rebinding)."""
         given = request.query.get("token", "")
         if not hmac.compare_digest(given.encode(), self.token.encode()):
             return _refusal("This page opens at the whole address that python -m eval.play printed, token included.")

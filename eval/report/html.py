@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -30,7 +30,7 @@ code { font-size: .85em; background: #f3f3f3; padding: .1em .3em; overflow-wrap:
 img, video { max-width: 100%; height: auto; display: block; } .figure img { width: 100%; }
 video { background: #000; } img.strip { image-rendering: pixelated; }
 .runs { display: flex; flex-wrap: wrap; gap: .2em 1.4em; font-size: .875rem; margin: .4em 0; }
-.runs span, .key span { display: inline-block; width: 1.8em; border-top: 4px solid; margin-right: .4em;
+.runs span { display: inline-block; width: 1.8em; border-top: 4px solid; margin-right: .4em;
                         vertical-align: middle; }
 .share { display: flex; height: 1.1em; width: 100%; max-width: 620px; margin: .2em 0 .8em; }
 .share div { height: 100%; border-right: 1px solid #fff; }
@@ -60,18 +60,18 @@ def section(identity: str, title: str, parts: Iterable[str]) -> str:
     return f'<section id="{text(identity)}">\n<h2>{text(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
 
 
-def paragraph(words: str, kind: str = "") -> str:
-    """Plain words."""
-    return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
+def paragraph(words: str) -> str:
+    """Plain text."""
+    return f"<p>{text(words)}</p>"
 
 
 def missing(what: str, command: str = "") -> str:
-    """Says what is left out and which command makes it."""
+    """What is left out, and the command that makes it."""
     return f'<p class="missing">{text(what)}' + (f": <code>{text(command)}</code>" if command else "") + "</p>"
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], marked: Sequence[bool] = ()) -> str:
-    """A table that scrolls by itself where it is too wide; numbers stand right; `marked` rows are set off."""
+    """A table that scrolls where it is too wide; numbers are aligned right; `marked` rows are highlighted."""
     cells = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
     lines = []
     for i, (first, *rest) in enumerate(rows):
@@ -85,8 +85,26 @@ def _cell(value: object) -> str:
     return f'<td class="number">{value:,.6g}</td>' if number else f"<td>{text(value)}</td>"
 
 
+def legend(items: Iterable[tuple[str, str, str]]) -> str:
+    """A line sample for each (name, colour, CSS border style)."""
+    samples = (
+        f'<div><span style="border-color: {colour}; border-top-style: {line}"></span>{text(name)}</div>'
+        for name, colour, line in items
+    )
+    return f'<div class="runs">{"".join(samples)}</div>'
+
+
+def share(name: str, shares: Mapping[str, float], colours: Mapping[str, str]) -> str:
+    """A bar divided by shares of 1."""
+    words = ", ".join(f"{part} {value:.0%}" for part, value in shares.items())
+    parts = "".join(
+        f'<div style="width: {100 * value:.2f}%; background: {colours[part]}"></div>' for part, value in shares.items()
+    )
+    return f'<div>{text(name)}</div><div class="share" role="img" aria-label="{text(words)}">{parts}</div>'
+
+
 def figure(draw: Callable[[bool], Figure], words: str) -> str:
-    """A drawing as SVG, in a wide form and, where `draw` is told True, one for a narrow screen; `words` describe it."""
+    """A drawing as SVG, wide and, by `draw(True)`, for a narrow screen; `words` describe it."""
     wide, narrow = (_data("image/svg+xml", _svg(draw(small))) for small in (False, True))
     return (
         f'<figure class="figure"><picture><source media="(max-width: 640px)" srcset="{narrow}">'
@@ -101,13 +119,13 @@ def _svg(drawing: Figure) -> bytes:
     return out.getvalue()
 
 
-def picture(path: Path, words: str) -> str:
-    """A PNG that lies in a run's folder."""
+def image(path: Path, words: str) -> str:
+    """A PNG of a run's folder."""
     return _within(path, lambda: f'<img class="strip" src="{_file("image/png", path)}" alt="{text(words)}">', words)
 
 
 def video(path: Path, words: str) -> str:
-    """An mp4, played in a loop when asked to."""
+    """An mp4, looped when played."""
     return _within(
         path,
         lambda: (

@@ -1,4 +1,4 @@
-"""The benchmarks' command line, and that what they compare is measured and named. No figure is judged here."""
+"""The benchmarks' command line, and that what they compare is measured and named; no time is asserted."""
 
 import json
 import os
@@ -10,8 +10,9 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from eval.bench import history, remat, scaling
-from eval.bench.timing import medians, peak_memory, reset_peak
+from eval.bench import history, passes, scaling
+from eval.bench.timing import gemm_peak, medians, peak_memory, reset_peak
+from eval.bench.update import bench_update, print_table
 from eval.benchmark import main
 
 CPU = torch.device("cpu")
@@ -38,9 +39,9 @@ def test_cost_by_history(what, counts, capsys):
         assert all(ms > 0 for ms in row.values())
 
 
-def test_histories_are_lived_through():
-    """The States differ, and one that remembers all it saw is as large after many frames as after few."""
-    _, states = history._lived("lssvwm", (64, 192), "debug")
+def test_states_are_of_their_histories():
+    """They differ, and are as large after many frames as after few."""
+    _, states = history.states_after("lssvwm", (64, 192), "debug")
     assert list(states) == [64, 192]
     assert (states[64]["h"] - states[192]["h"]).abs().max() > 0
     assert states[64].bytes() == states[192].bytes()
@@ -67,28 +68,28 @@ def test_the_peak_is_that_since_it_was_reset():
     assert reset_peak(CPU) < high - 0.15
 
 
-def test_checkpointing_has_every_window_and_segment(capsys):
-    main("checkpointing --windows 1x32 2x16 --segments 0 16 --size 32 --rounds 1".split())
+def test_remat_has_every_window_and_segment(capsys):
+    main("remat --windows 1x32 2x16 --segments 0 16 --size 32 --rounds 1".split())
     assert "KB/frame" in capsys.readouterr().out
-    main("checkpointing --windows 2x16 --segments 0 16 --size 32 --rounds 1 --json".split())
+    main("remat --windows 2x16 --segments 0 16 --size 32 --rounds 1 --json".split())
     rows = json.loads(capsys.readouterr().out)["windows"]["2x16"]
-    assert list(rows) == ["0", "16"] and all(row["ms_per_frame"] > 0 for row in rows.values())
+    assert list(rows) == ["0", "16"] and all(row["us_per_frame"] > 0 for row in rows.values())
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        "checkpointing --windows 1x16 foo",
-        "checkpointing --windows 0x16",
-        "checkpointing --segments 0 7",
-        "checkpointing --segments -16",
-        "checkpointing --size 33",
+        "remat --windows 1x16 foo",
+        "remat --windows 0x16",
+        "remat --segments 0 7",
+        "remat --segments -16",
+        "remat --size 33",
         "dream --histories 65",
         "scaling --plot figure",
     ],
 )
 def test_refusals_are_one_line_before_anything_is_measured(words, monkeypatch, capsys):
-    for module in (remat, scaling, history):
+    for module in (passes, history):
         monkeypatch.setattr(module, "medians", _never)
     with pytest.raises(SystemExit) as error:
         main(words.split())
@@ -113,7 +114,7 @@ def test_numbers_are_of_1_or_more(words, capsys):
 @pytest.mark.parametrize("option", ["--json", "--plot"])
 def test_folders_are_made_before_anything_is_measured(option, tmp_path, monkeypatch, capsys):
     (tmp_path / "file.png").touch()
-    monkeypatch.setattr(scaling, "medians", _never)
+    monkeypatch.setattr(passes, "medians", _never)
     for path in (tmp_path / "file.png" / "x.png", tmp_path):
         with pytest.raises(SystemExit) as error:
             main(["scaling", option, str(path)])
@@ -137,8 +138,28 @@ def test_every_model_is_drawn(tmp_path):
 
 
 def test_waiting_threads_leave_the_cores_to_others() -> None:
-    """Read when torch is imported: an evaluation beside a training was seen to take ten times as long."""
+    """Read when torch is imported."""
     words = "import eval, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
     given = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     done = subprocess.run([sys.executable, "-c", words], env=given, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["10000", "False"]
+
+
+def test_the_metrics_of_an_update_agree_with_each_other(capsys):
+    result = bench_update("debug", repeats=1, batch=2, frames=16)
+    assert result["frames_per_s"] * result["seconds_per_update"] == pytest.approx(2 * 16)
+    share = result["gflop_per_update"] / result["seconds_per_update"] / result["gemm_peak_gflop_per_s"]
+    assert abs(result["share_of_gemm_peak"] - share) < 1e-9
+    # the frames' matrix products alone are more than this; a forward pass that was not counted would fall below
+    assert result["gflop_per_update"] > 0.1
+    print_table(result)
+    assert "frames_per_s" in capsys.readouterr().out
+
+
+def test_the_peak_is_that_of_a_matrix_product():
+    assert 1e9 < gemm_peak(CPU, torch.float32, size=256) < 1e15
+
+
+def test_the_world_model_alone_is_less_work():
+    both, model = (bench_update("debug", repeats=1, batch=1, frames=16, part=part) for part in ("all", "model"))
+    assert model["gflop_per_update"] < both["gflop_per_update"] and model["parameters"] < both["parameters"]

@@ -1,4 +1,4 @@
-"""PPO taught in a run's dreams: what it sees there and outside, that it learns, and the command."""
+"""PPO trained in imagination: what it observes there and outside, that it learns, and the command."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 import train_agent
 from agent.training.learner import Learner
 from eval import dream_ppo
-from tests.agent.test_dream_starts import certain, episode
+from tests.agent.training.test_replay_states import certain, episode
 from worldmodel import State
 from worldmodel.env import flat
 
@@ -29,48 +29,48 @@ class Recorder:
         return self.acted[-1], None
 
 
-def test_outside_the_dream_a_policy_sees_the_models_features():
+def test_outside_imagination_a_policy_observes_the_models_features():
     """Frame by frame with the actions it chose, what the model makes of the whole episode at once."""
     learner, past, recorder = certain(), episode(12), Recorder()
-    actor = dream_ppo.DreamtActor(learner, 1, recorder)
+    actor = dream_ppo.FeaturePolicy(learner, 1, recorder)
     for t in range(12):
-        action = actor(past.observation[t : t + 1], np.array([t == 0]))
+        action = actor(past.observation[t : t + 1], np.array([t == 0]), {})
         assert action.tolist() == recorder.acted[-1].tolist()
-    rows = learner.episodes([past])
+    batch = learner.episodes([past])
     chosen = torch.eye(3)[np.concatenate(recorder.acted[:-1])]
-    rows.action = torch.cat([torch.zeros(1, 3), chosen]).unsqueeze(0)
+    batch.action = torch.cat([torch.zeros(1, 3), chosen]).unsqueeze(0)
     with torch.no_grad():
-        wanted = learner.model.observe(rows, learner.model.initial(1), sample=False).feature[0]
+        wanted = learner.model.observe(batch, learner.model.initial(1), sample=False).feature[0]
     np.testing.assert_allclose(np.concatenate(recorder.seen), flat(wanted), atol=1e-4)
 
 
 class Treadmill(Learner):
-    """A learner in whose dreams one action alone is paid for, whatever else is dreamt."""
+    """A learner in whose imagination one action alone is rewarded."""
 
     def __init__(self) -> None:
         made = certain()
         self.__dict__.update(made.__dict__)
         dream, self.paid = self.model.dream, torch.zeros(0)
 
-        def dreamt(state: State, action: torch.Tensor, mode: bool = False) -> State:
+        def rewarded(state: State, action: torch.Tensor, sample: bool = True) -> State:
             self.paid = action[:, 2]
-            return dream(state, action, mode)
+            return dream(state, action, sample)
 
-        self.model.dream = dreamt
+        self.model.dream = rewarded
         self.model.reward = lambda feature: self.paid
         self.model.continue_prob = lambda feature: torch.ones(feature.shape[:-2])
 
 
-def test_ppo_learns_what_pays_in_the_dream():
+def test_ppo_learns_what_is_rewarded_in_imagination():
     learner = Treadmill()
     with torch.no_grad():
         start = learner.model.observe(learner.episodes([episode(12)]), learner.model.initial(1)).start_states.reshape(
             -1
         )
     protocol = dream_ppo.Protocol(steps=8192, dreams=16, horizon=10)
-    policy, _, dreamt = dream_ppo.teach(learner, lambda n: start[:1].expand(n), protocol, seed=0, continuous=False)
-    # a third of 10 steps is paid at random
-    assert dreamt is not None and 5 < dreamt <= 10
+    policy, _, imagined = dream_ppo.train(learner, lambda n: start[:1].expand(n), protocol, seed=0, continuous=False)
+    # at random, a third of 10 steps is rewarded
+    assert imagined is not None and 5 < imagined <= 10
     feature = flat(learner.model.feature(start[:1].expand(8)))
     assert (policy.predict(feature, deterministic=True)[0] == 2).all()
 
@@ -94,9 +94,11 @@ def test_the_command(run: Path, observe: str, capsys: pytest.CaptureFixture[str]
     for row in stored["policies"].values():
         assert len(row["returns"]) == 3 and row["mean"] == pytest.approx(sum(row["returns"]) / 3)
     assert stored["protocol"] == "dream-ppo-1" and stored["observe"] == observe and stored["horizon"] == 8
-    assert stored["ppo"]["frames"] == (1 if observe == "features" else 4)
-    assert stored["policies"]["PPO, seed 0"]["dreamt"] is not None
-    assert stored["policies"]["PPO, seed 0"]["imagined"] == 1_024 and "1,024 imagined steps" in printed  # one rollout
+    assert stored["ppo"]["frame_stack"] == (1 if observe == "features" else 4)
+    assert stored["policies"]["PPO, seed 0"]["imagined_return"] is not None
+    assert (
+        stored["policies"]["PPO, seed 0"]["imagined_steps"] == 1_024 and "1,024 imagined steps" in printed
+    )  # one rollout
     assert sorted(path.name for path in (run / "episodes").iterdir()) == before
 
     dream_ppo.main([*command, "--json"])

@@ -43,7 +43,7 @@ def test_several_runs_stand_in_one_figure_in_their_own_colours(tmp_path: Path, c
     one = make_run(tmp_path / "a/run", [0.0, 1.0, 2.0, 3.0, 2.0])
     two = make_run(tmp_path / "b/run", [5.0] * 12)
     out = tmp_path / "new folder/returns.png"
-    assert main([str(one), str(two), "--out", str(out)]) == 0
+    main([str(one), str(two), "--out", str(out)])
     image = pixels(out)
     assert has_colour(image, BLUE) and has_colour(image, ORANGE)
     assert capsys.readouterr().out == f"{out}\n"
@@ -52,7 +52,7 @@ def test_several_runs_stand_in_one_figure_in_their_own_colours(tmp_path: Path, c
 
 def test_a_single_run_keeps_its_figure_in_its_folder(tmp_path: Path):
     run = make_run(tmp_path / "run", [1.0] * 5)
-    assert main([str(run)]) == 0
+    main([str(run)])
     image = pixels(run / "plots/returns.png")
     assert has_colour(image, BLUE) and not has_colour(image, ORANGE)
 
@@ -93,8 +93,9 @@ def test_a_figure_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("arguments", [["nowhere"], ["{run}", "--out", "{run}/returns.nonsense"]])
 def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, arguments: list[str], capsys):
     run = make_run(tmp_path / "run", [1.0])
-    assert main([argument.format(run=run) for argument in arguments]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit) as stop:
+        main([argument.format(run=run) for argument in arguments])
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_axis_reaches_down_to_a_random_policy(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Probes: what is in view by hand, an answer that is there is found, one that is not is the constant's."""
+"""Probes: what is in view by hand; what features hold is found, and no more."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from agent.runs.config import Config
 from agent.runs.folder import open_run
 from agent.training.learner import Learner
 from agent.training.offline import train_offline
-from eval.memory.probe_frames import features, read
+from eval.memory.probe_features import features, read
 from eval.memory.probe_mlp import Fitting, Probe, fit, predict
 from eval.memory.visibility import NEVER, in_view, steps_since_seen
 from eval.probe import main, split
@@ -72,17 +72,17 @@ def test_a_probe_finds_what_is_there_and_no_more():
 
 
 @pytest.fixture(scope="module")
-def walks() -> list[Episode]:
+def episodes() -> list[Episode]:
     random = np.random.default_rng(0)
     made = []
     for _ in range(6):
         angle = random.uniform(0, 2 * np.pi, ROWS)
         heading = np.stack([np.cos(angle), np.sin(angle)], -1)
-        told = labels(random.uniform(0.5, SIZE - 0.5, (ROWS, 2)), heading, random.uniform(1, 4, (3, 2)))
+        known = labels(random.uniform(0.5, SIZE - 0.5, (ROWS, 2)), heading, random.uniform(1, 4, (3, 2)))
         action = np.eye(6, dtype=np.float32)[random.integers(0, 6, ROWS)]
         action[0] = 0
         frames = random.integers(0, 256, (ROWS, 64, 64, 3), dtype=np.uint8)
-        made.append(Episode(frames, action, np.zeros(ROWS, np.float32), np.zeros(ROWS, bool), told))
+        made.append(Episode(frames, action, np.zeros(ROWS, np.float32), np.zeros(ROWS, bool), known))
     return made
 
 
@@ -90,24 +90,24 @@ def config(folder: Path) -> Config:
     return presets.apply("debug", "image", Config(env="MemoryMaze", run_dir=str(folder)))
 
 
-def test_features_hold_the_whole_past(walks: list[Episode], tmp_path: Path):
+def test_features_hold_the_whole_past(episodes: list[Episode], tmp_path: Path):
     torch.manual_seed(0)
     learner = Learner(config(tmp_path), (64, 64, 3), 6)
     learner.model.eval()
-    every = features(learner, walks[:2])
+    every = features(learner, episodes[:2])
     assert every.shape == (2, ROWS, learner.model.tokens * learner.model.feature_width)
-    torch.testing.assert_close(features(learner, walks[:2], stride=4), every[:, ::4])
-    frames = read(learner, walks[:2], stride=4)
+    torch.testing.assert_close(features(learner, episodes[:2], stride=4), every[:, ::4])
+    frames = read(learner, episodes[:2], stride=4)
     assert frames.row.tolist() == [*range(0, ROWS, 4)] * 2
     assert torch.equal(frames.scored, frames.row >= ROWS // 2)
     torch.testing.assert_close(
-        frames.objects[3], torch.from_numpy(walks[0].labels["targets_vec"][12]).float().flatten()
+        frames.objects[3], torch.from_numpy(episodes[0].labels["targets_vec"][12]).float().flatten()
     )
 
 
-def test_the_command(walks: list[Episode], tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_command(episodes: list[Episode], tmp_path: Path, capsys: pytest.CaptureFixture):
     replay = Replay(tmp_path / "data", 10_000)
-    for episode in walks:
+    for episode in episodes:
         replay.add(episode)
     open_run(config(tmp_path / "run"))
     train_offline(config(tmp_path / "run"), tmp_path / "run", tmp_path / "data", 1, stream=io.StringIO())
@@ -116,13 +116,13 @@ def test_the_command(walks: list[Episode], tmp_path: Path, capsys: pytest.Captur
     )
     assert "walls, accuracy" in capsys.readouterr().out
     result = json.loads((tmp_path / "run" / "probe.json").read_text())
-    assert result["teaching"] == 4 and result["held_out"] == 2
+    assert result["train"] == 4 and result["held_out"] == 2
     assert result["walls"]["constant"] == 1.0  # every maze here is without walls
     counted = sum(errors["count"] for errors in result["objects"]["by_age"].values())
     assert counted == 2 * 3 * sum(row >= ROWS // 2 for row in range(0, ROWS, 4))
     assert (tmp_path / "run" / "plots" / "probe.png").stat().st_size > 5_000
 
 
-def test_too_few_episodes_are_refused(walks: list[Episode]):
+def test_too_few_episodes_are_refused(episodes: list[Episode]):
     with pytest.raises(ValueError, match="want at least 2"):
-        split(walks[:2], None)
+        split(episodes[:2], None)

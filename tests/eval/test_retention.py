@@ -1,4 +1,4 @@
-"""The command: models taught and measured, taken up, compared again, and what it refuses."""
+"""The command: models trained and measured, resumed, compared again, and what it refuses."""
 
 import argparse
 import json
@@ -15,13 +15,14 @@ from eval import retention
 from eval.retention import main
 from replay import Episode, EpisodeBuilder, Replay
 
-SMALL = """--preset=debug --replay.batch_size 2 --replay.batch_length 16 --replay.curriculum-start 8 --worldmodel.state-interval 8
+SMALL = """--preset=debug --replay.batch_size 2 --replay.batch_length 16 --replay.curriculum-start 8
+    --worldmodel.state-interval 8
     --worldmodel.d_model 32 --worldmodel.num_categoricals 16 --worldmodel.num_classes 8""".split()
-KINDS = ("walks", "out_and_back")
+POLICIES = ("waypoints", "out_and_back")
 SHORT = "--data 6 --updates 4 --delays 2,4 --episodes 2".split()
 
 
-def test_it_teaches_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_it_trains_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["--worldmodels", "lssvwm,local", "--seeds", "0,1", "--tag", "tiny", "--out", str(tmp_path)]
     main([*command, *SHORT, *SMALL])
     table = capsys.readouterr().out
@@ -35,7 +36,7 @@ def test_it_teaches_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFix
     assert results[1]["parameters"] == pytest.approx(results[0]["parameters"], rel=0.05)
     assert (tmp_path / "retention.png").stat().st_size > 5_000
 
-    # again: nothing is taught or measured anew; and from the folders alone
+    # again: nothing is trained or measured anew; and from the folders alone
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-s?/**/*.safetensors")}
     measured = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-s?/retention.json")}
     assert len(stamps) >= 4 and len(measured) == 4
@@ -50,7 +51,7 @@ def test_it_teaches_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "WALK", 60)
+    monkeypatch.setattr(retention, "STEPS", 60)
     env = ["--worldmodels", "lssvwm", "--env", "MemoryMaze:time_limit=60", "--out", str(tmp_path)]
     main([*env, "--data", "1", "--updates", "2", "--episodes", "1", *SMALL])
     (result,) = json.loads((tmp_path / "retention.json").read_text())
@@ -80,17 +81,17 @@ def test_refusals_are_one_line(command: list[str], line: str, tmp_path: Path, ca
 def test_without_anything_to_do_it_says_what_it_wants(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main([])
-    assert "name runs, or --worldmodels to teach" in capsys.readouterr().err
+    assert "name runs, or --worldmodels to train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("option", "wrong"),
     [("--delays", "5,0"), ("--episodes", "-3"), ("--data", "0"), ("--updates", "0"), ("--seeds", "0,-1")],
 )
-def test_numbers_are_checked_before_anything_is_taught(
+def test_numbers_are_checked_before_any_training(
     option: str, wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "_teach", lambda *_: pytest.fail("taught"))
+    monkeypatch.setattr(retention, "_train", lambda *_: pytest.fail("trained"))
     with pytest.raises(SystemExit) as error:
         main(["--worldmodels", "lssvwm", option, wrong, "--out", str(tmp_path / "out")])
     assert error.value.code == 2 and not (tmp_path / "out").exists()
@@ -106,11 +107,11 @@ def run_of(folder: Path, env: str = "ObjectRecall") -> Path:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is taught, loaded and measured, in order; nothing is."""
+    """What would be trained, loaded and measured, in order."""
     done = []
 
-    def train_offline(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
-        done.append(f"taught {name}-s{seed}")
+    def train(arguments: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
+        done.append(f"trained {name}-s{seed}")
         return run_of(arguments.out / f"{name}-s{seed}")
 
     def load(run: Path) -> tuple[Config, SimpleNamespace, int]:
@@ -121,16 +122,16 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append("measured")
         return {moment: {"kl": 1.0, "psnr": 20.0} for moment in ("return", "just_seen", "reset")}
 
-    monkeypatch.setattr(retention, "_teach", teach)
+    monkeypatch.setattr(retention, "_train", train)
     monkeypatch.setattr(retention, "load_run", load)
-    monkeypatch.setattr(retention.recall_memory, "measure", measure)
+    monkeypatch.setattr(retention.recall, "measure", measure)
     return done
 
 
-def test_each_run_is_loaded_once_and_measured_as_soon_as_it_is_taught(tmp_path: Path, steps: list[str]) -> None:
-    teach = ["--worldmodels", "gru,s5", "--env", "ObjectRecall"]
-    main([str(run_of(tmp_path / "old")), *teach, "--delays", "2", "--out", str(tmp_path)])
-    each = [["taught gru-s0", "loaded gru-s0", "measured"], ["taught s5-s0", "loaded s5-s0", "measured"]]
+def test_each_run_is_loaded_once_and_measured_as_soon_as_it_is_trained(tmp_path: Path, steps: list[str]) -> None:
+    train = ["--worldmodels", "gru,s5", "--env", "ObjectRecall"]
+    main([str(run_of(tmp_path / "old")), *train, "--delays", "2", "--out", str(tmp_path)])
+    each = [["trained gru-s0", "loaded gru-s0", "measured"], ["trained s5-s0", "loaded s5-s0", "measured"]]
     assert steps == ["loaded old", "measured", *each[0], *each[1]]
 
 
@@ -142,7 +143,7 @@ def test_labels_are_names_without_the_seed(tmp_path: Path, steps: list[str]) -> 
         return [result["label"] for result in json.loads((tmp_path / "retention.json").read_text())]
 
     assert labels() == ["gru-small", "gru-slow", "gru-slow", "gru"]
-    # figures that were stored under another label are not measured anew
+    # results that were stored under another label are not measured anew
     stored = json.loads((tmp_path / "gru-small" / "retention.json").read_text())
     (tmp_path / "gru-small" / "retention.json").write_text(json.dumps(stored | {"label": "gru"}))
     assert labels()[0] == "gru-small" and steps.count("measured") == 4
@@ -156,7 +157,7 @@ def test_one_figure_is_of_one_environment(tmp_path: Path, steps: list[str], caps
         assert error.value.code == 2 and not steps
         (said,) = capsys.readouterr().err.splitlines()
         assert "ObjectRecall" in said and "SceneCut" in said
-    # each delay is measured in its turn, whatever was taught
+    # each delay is measured in its turn, whatever the training's
     far = str(run_of(tmp_path / "far", "ObjectRecall:delay=2..50"))
     main([one, far, "--delays", "2", "--out", str(tmp_path)])
     assert steps.count("measured") == 2
@@ -178,20 +179,16 @@ def add(env: str, episodes: int, policy: str, folder: Path, **_: object) -> None
 
 def test_as_many_episodes_are_measured_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "collect", add)
-    monkeypatch.setattr(retention.maze_memory, "continued", lambda learner, episodes, share: len(episodes))
-    monkeypatch.setattr(retention.maze_memory, "by_view", lambda learner, episodes: len(episodes))
-    config = Config(env="MemoryMaze")
+    monkeypatch.setattr(retention.maze, "continued", lambda learner, episodes, share: len(episodes))
+    monkeypatch.setattr(retention.maze, "by_view", lambda learner, episodes: len(episodes))
     for episodes in (3, 2, 3):
-        found = retention._in_maze(None, config, episodes, tmp_path)
+        found = retention._in_maze(None, "MemoryMaze", episodes, tmp_path)
         assert found == {"retrieval": episodes, "reasoning": episodes, "views": 2 * episodes}
 
 
 @pytest.mark.parametrize("env", ["MemoryMaze", "ObjectRecall:delay=2"])
-def test_more_episodes_than_are_to_be_taught_are_refused(
-    env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_episodes_than_to_train_on_are_refused(env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "collect", add)
-    monkeypatch.setattr(retention.recall_memory, "gather", lambda env, n, folder, seed: add(env, n, "", folder))
     every = retention._episodes(env, argparse.Namespace(out=tmp_path, data=3, policy="waypoints"))[0]
     assert len(Replay(every, 1000)) == 3
     with pytest.raises(ConfigError, match="holds 3 episodes, not 2: give another --out, or --data 3"):
@@ -202,16 +199,18 @@ def test_mazes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.Mon
     folders = []
     monkeypatch.setattr(retention, "collect", lambda env, n, policy, folder, **_: folders.append((env, folder.name)))
     for task in ("continued", "by_view"):
-        monkeypatch.setattr(retention.maze_memory, task, lambda *_: {})
+        monkeypatch.setattr(retention.maze, task, lambda *_: {})
     for env in ("MemoryMaze", "MemoryMaze-11x11"):
-        retention._in_maze(None, Config(env=env), 1, tmp_path)
-    assert folders == [(env, f"{env}-{kind}") for env in ("MemoryMaze", "MemoryMaze-11x11") for kind in KINDS]
+        retention._in_maze(None, env, 1, tmp_path)
+    assert folders == [
+        (env, f"{env}-{policy}-test") for env in ("MemoryMaze", "MemoryMaze-11x11") for policy in POLICIES
+    ]
 
 
 @pytest.mark.parametrize(
-    "policy, of", [("waypoints", "MemoryMaze"), ("repeated_out_and_back", "MemoryMaze-excursions")]
+    "policy, of", [("waypoints", "MemoryMaze"), ("repeated_out_and_back", "MemoryMaze-repeated_out_and_back")]
 )
-def test_who_walks_has_folders_of_its_own(
+def test_each_policy_has_folders_of_its_own(
     policy: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected = []
@@ -219,15 +218,15 @@ def test_who_walks_has_folders_of_its_own(
     asked = argparse.Namespace(out=tmp_path, data=9, policy=policy)
     train, held_out = retention._episodes("MemoryMaze", asked)
     assert collected == [(9, policy, train), (4, policy, held_out)]
-    assert (train.name, held_out.name) == (f"{of}-train", f"{of}-heldout")
+    assert (train.name, held_out.name) == (f"{of}-train", f"{of}-val")
 
 
-def test_there_is_nowhere_to_walk_outside_mazes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_policies_of_mazes_are_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as error:
         main(["--worldmodels", "lssvwm", "--policy", "repeated_out_and_back", "--out", str(tmp_path)])
     assert error.value.code == 2
     assert capsys.readouterr().err.startswith(
-        "--policy excursions walks in Memory Maze, not in ObjectRecall:delay=2..50"
+        "--policy repeated_out_and_back is for Memory Maze, not for ObjectRecall:delay=2..50"
     )
 
 

@@ -1,8 +1,9 @@
-"""One run as `eval.report` shows it: what stands in its folder, read once."""
+"""One run as `eval.report` shows it: what is in its folder, read once."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,11 @@ from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import file_name, stored_config
 from eval import statistics
-
-ACTIVITIES = ("act", "learn", "wait", "evaluate")
-"""What a run's time goes to, as `time/<name>` in metrics.jsonl."""
+from eval.learning_curves import time_spent
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """A run folder's contents."""
 
     folder: Path
@@ -29,7 +28,7 @@ class Run:
     config: Config
     rows: list[Row]
     evaluations: list[dict[str, Any]]
-    """eval.json first, where it is there, then those with wiped memory."""
+    """eval.json first, where it is there, then those with memory reset."""
     retention: dict[str, Any] | None
 
     @property
@@ -38,19 +37,19 @@ class Run:
         return isinstance(self.config.agent, PPOConfig)
 
     @property
-    def taught(self) -> str:
+    def trained(self) -> str:
         """Its world model; the agent, where it has none."""
         return self.config.agent.name if self.baseline else self.config.worldmodel.name
 
     @property
     def saved(self) -> bool:
-        """Whether a checkpoint is there to be measured."""
+        """Whether it has a checkpoint."""
         return any((self.folder / "checkpoints").glob("step-*"))
 
     @property
     def score(self) -> dict[str, Any] | None:
         """The checkpoint's evaluation with memory kept; None where there is none."""
-        return next((evaluation for evaluation in self.evaluations if evaluation.get("forget") is None), None)
+        return next((found for found in self.evaluations if found.get("reset_memory_at") is None), None)
 
     @property
     def recorded(self) -> list[Path]:
@@ -58,20 +57,33 @@ class Run:
         return sorted(path for path in self.folder.glob("episodes/*.npz") if not path.name.startswith("."))
 
     @property
+    def acts(self) -> bool:
+        """Whether an agent acts, so that its steps count environment steps; else they count updates."""
+        return any("updates" in row or "episode/return" in row for row in self.rows)
+
+    @property
     def unit(self) -> str:
         """What its steps count."""
-        return (
-            "environment steps" if any("updates" in row or "episode/return" in row for row in self.rows) else "updates"
-        )
+        return "environment steps" if self.acts else "updates"
+
+    @property
+    def frames_per_update(self) -> int:
+        """Replayed frames."""
+        return self.config.replay.batch_size * self.config.replay.batch_length
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by activity, of all sessions together."""
+        return {name: float(seconds.sum()) for name, seconds in time_spent(self.rows)[1].items()}
 
     def last(self, key: str) -> float | None:
-        """The last finite value of a figure."""
+        """The last finite value of a metric."""
         values = series(self.rows, key)[1]
         return float(values[-1]) if len(values) else None
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Named by their folders, without the environment where all were made in one and have it before their names.
+def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
+    """Runs named by their folders, without the environment where all are of one and begin with its name.
 
     Raises ConfigError, of one line, where a folder holds no run.
     """
@@ -81,14 +93,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return [replace(run, name=run.name.removeprefix(before)) for run in runs] if shared else runs
 
 
-def _read(folder: Path, name: str) -> Run:
+def _read(folder: Path, name: str) -> ReportedRun:
     config = stored_config(folder)
     if config is None:
         raise ConfigError(f"{folder} holds no run (no config.yaml)")
     found = [_json(path) for path in (folder / "eval.json", *sorted(folder.glob("eval-*.json")))]
     evaluations = [with_interval(values) for values in found if values and values.get("returns")]
     rows = read_metrics(folder / "metrics.jsonl")
-    return Run(folder, name, config, rows, evaluations, _json(folder / "retention.json"))
+    return ReportedRun(folder, name, config, rows, evaluations, _json(folder / "retention.json"))
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -105,27 +117,3 @@ def with_interval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     scores = np.array(evaluation["returns"], float)[:, None]
     mean = {"mean": float(scores.mean()), "mean_interval": statistics.interval(statistics.mean, scores)}
     return mean | dict(evaluation)
-
-
-def seconds(rows: Sequence[Row]) -> dict[str, float]:
-    """Seconds by activity of all sessions together: within one `time/...` grows, each begins at zero again."""
-    return {name: float(sum(_grown(series(list(rows), f"time/{name}")[1]))) for name in ACTIVITIES}
-
-
-def speed(rows: Sequence[Row], frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (n,), and replayed frames a second (n,) since the report before; `frames` an update."""
-    timed = [row for row in rows if isinstance(row.get("updates"), int | float) and "time/learn" in row]
-    steps = np.array([row["step"] for row in timed], float)
-    updates = np.array([row["updates"] for row in timed], float)
-    spent = np.sum([_grown(np.array([row.get(f"time/{a}") or 0.0 for row in timed])) for a in ACTIVITIES], 0)
-    if len(timed) < 2:
-        return np.empty(0), np.empty(0)
-    passed, learned = spent[1:], np.diff(updates) * frames
-    sound = (passed > 0) & (learned > 0)
-    return steps[1:][sound], learned[sound] / passed[sound]
-
-
-def _grown(values: np.ndarray) -> np.ndarray:
-    """How much each value is above the one before, or above zero where it fell: a new session."""
-    before = np.concatenate([[0.0], values[:-1]])
-    return np.where(values >= before, values - before, values)

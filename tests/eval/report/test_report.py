@@ -18,8 +18,10 @@ from agent.runs import checkpoint, presets
 from agent.runs.config import Config, save_config
 from agent.runs.folder import open_run
 from agent.training.learner import Learner, spaces
-from eval.report.__main__ import figures, main, report
-from eval.report.run import read_runs, seconds, speed, with_interval
+from eval.report import charts
+from eval.report.__main__ import main
+from eval.report.reported_run import read_runs, with_interval
+from eval.report.sections import report
 from replay import Episode, Replay
 
 ENV = "ObjectRecall:size=32"
@@ -120,7 +122,9 @@ def pair(tmp_path_factory) -> tuple[Page, list[Path], str]:
     folder = tmp_path_factory.mktemp("runs")
     runs = [made(folder / "a<b>&'x\"", seed=0), made(folder / "gru", seed=1, pretrained="<img src=x>")]
     (runs[0] / "eval.json").write_text(json.dumps({"step": 500, "returns": [1.0, 2.0, 6.0], "actions": "greedy"}))
-    (runs[0] / "eval-forget-7.json").write_text(json.dumps({"step": 500, "returns": [0.0, 0.0], "forget": 7}))
+    (runs[0] / "eval-reset-memory-at-7.json").write_text(
+        json.dumps({"step": 500, "returns": [0.0, 0.0], "reset_memory_at": 7})
+    )
     (runs[0] / "retention.json").write_text(json.dumps(retention(0.75)))
     before = {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*")}
     report(runs, folder / "out" / "page.html")
@@ -151,13 +155,13 @@ def test_figures_are_drawn_for_both_widths_and_described(pair):
     assert min(sizes[:6]) > 600 and max(sizes[6:]) < 300
 
 
-def test_dreams_are_in_it(pair):
+def test_imagination_is_in_it(pair):
     page, _, _ = pair
     films = [content(video["src"]) for video in page.all("video")]
     assert len(films) == 2 and all(kind == "video/mp4" for kind, _ in films)
     for _, data in films:
         frames = imageio.imread(data, plugin="pyav")
-        # of 30 rows the model sees a third, then 60 are dreamed; four dreams side by side, three times enlarged
+        # of 30 rows the model observes a third, then 60 are imagined; four rollouts side by side, three times enlarged
         assert len(frames) == 10 + 60 and frames.shape[2] == 4 * 32 * 3
         green, orange = frames[0, 2].mean(0), frames[-1, 2].mean(0)
         assert green[1] > green[0] + 40 and orange[0] > orange[1] + 40
@@ -185,7 +189,7 @@ def test_figures_in_tables(pair):
     assert (
         row and "greedy" in row[0] and ">kept<" in row[0] and '<td class="number">3</td><td class="number">1' in row[0]
     )
-    assert "wiped at frame 7" in page.text
+    assert "reset at frame 7" in page.text
     assert ">0.75<" in source
     # 50 seconds: 5 acting, 30 learning, 15 evaluating
     assert re.search(r"<td>0\.8</td><td>10%</td><td>60%</td><td>0%</td><td>30%</td>", source)
@@ -195,7 +199,7 @@ def test_what_is_missing_names_its_command(tmp_path):
     run = made(tmp_path / "cart", "gym:CartPole-v1", rows=0)
     report([run], tmp_path / "page.html")
     words = Page(tmp_path / "page.html").text
-    for expected in ("Nothing was learnt yet", "has no frames", "nothing is hidden in gym:CartPole-v1", "No times"):
+    for expected in ("No update yet", "has no frames", "nothing is hidden in gym:CartPole-v1", "No times"):
         assert expected in words
     assert not Page(tmp_path / "page.html").all("video")
 
@@ -207,7 +211,7 @@ def test_a_broken_checkpoint_is_said_on_the_page(tmp_path):
     with pytest.warns(UserWarning, match="damaged"):
         report([run], tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
-    assert "No dream:" in page.text and "checkpoint" in page.text and not page.all("video")
+    assert "No imagination:" in page.text and "checkpoint" in page.text and not page.all("video")
 
 
 def test_the_command(tmp_path, capsys):
@@ -218,19 +222,6 @@ def test_the_command(tmp_path, capsys):
         main([str(run), str(tmp_path)])
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and error == f"{tmp_path} holds no run (no config.yaml)\n"
-
-
-def test_time_and_speed_of_a_run_that_was_taken_up():
-    """Two sessions: the second one's clocks begin at zero again."""
-    rows = [
-        {"step": 10, "updates": 5, "time/act": 1.0, "time/learn": 4.0},
-        {"step": 20, "updates": 10, "time/act": 2.0, "time/learn": 8.0},
-        {"step": 30, "updates": 20, "time/act": 0.5, "time/learn": 2.0},
-        {"step": 30, "episode/return": 1.0},
-    ]
-    assert seconds(rows) == {"act": 2.5, "learn": 10.0, "wait": 0.0, "evaluate": 0.0}
-    steps, frames = speed(rows, frames=8)
-    assert steps.tolist() == [20, 30] and frames.tolist() == [5 * 8 / 5.0, 10 * 8 / 2.5]
 
 
 def test_an_evaluation_without_intervals_gets_them():
@@ -247,17 +238,19 @@ def test_a_baseline_is_called_by_its_agent(tmp_path):
     assert summary in " ".join(page.text.split())
 
 
-def test_an_evaluation_with_wiped_memory_is_no_score(tmp_path):
+def test_an_evaluation_with_memory_reset_is_no_score(tmp_path):
     run, command = made(tmp_path / "run"), f"python -m eval.returns {tmp_path / 'run'}"
-    (run / "eval-forget-7.json").write_text(json.dumps({"step": 500, "returns": [7.25, 7.25], "forget": 7}))
+    (run / "eval-reset-memory-at-7.json").write_text(
+        json.dumps({"step": 500, "returns": [7.25, 7.25], "reset_memory_at": 7})
+    )
     words = shown(run, tmp_path / "page.html").text
-    assert "wiped at frame 7" in words and "7.25 [" not in words and command in words
-    drawn = figures.returns(read_runs([run]), small=False)
+    assert "reset at frame 7" in words and "7.25 [" not in words and command in words
+    drawn = charts.returns(read_runs([run]), small=False)
     assert not drawn.axes[0].containers and len(drawn.legends[0].get_texts()) == 2
-    (run / "eval.json").write_text(json.dumps({"step": 500, "returns": [9.5, 9.5], "forget": None}))
+    (run / "eval.json").write_text(json.dumps({"step": 500, "returns": [9.5, 9.5], "reset_memory_at": None}))
     words = shown(run, tmp_path / "page.html").text
     assert "9.50 [9.50, 9.50]" in words and command not in words
-    drawn = figures.returns(read_runs([run]), small=False)
+    drawn = charts.returns(read_runs([run]), small=False)
     assert len(drawn.axes[0].containers) == 1 and drawn.legends[0].get_texts()[2].get_text() == "checkpoint, 95 %"
 
 
@@ -269,8 +262,8 @@ def test_retention_of_runs_that_share_not_every_figure(tmp_path):
     moments = {moment: {"kl": 4.0, "psnr": 20.0} for moment in without["retention"]["5"]}
     (runs[1] / "retention.json").write_text(json.dumps(without | {"retention": {"5": moments, "50": moments}}))
     for order in (runs, runs[::-1]):
-        drawn = figures.retention(read_runs(order), small=False)
-        assert [axes.get_title().split()[0] for axes in drawn.axes] == ["kl", "PSNR"]
+        drawn = charts.retention(read_runs(order), small=False)
+        assert [axes.get_title().split()[0] for axes in drawn.axes] == ["KL", "PSNR"]
 
 
 def test_a_damaged_episode_is_passed_over_and_the_folder_stays_as_it_is(tmp_path):
@@ -302,13 +295,13 @@ def test_commands_stand_where_they_would_work(tmp_path):
 
 
 def test_each_environment_has_a_panel_of_returns(tmp_path):
-    """Under one another on a telephone; colours are the page's."""
+    """Under one another on a narrow screen; colours are the page's."""
     cart, pendulum = "gym:CartPole-v1", "gym:Pendulum-v1"
     low = {"mean": -1500.0, "mean_interval": [-1600.0, -1400.0]}
     folders = [bare(tmp_path / "0", cart), bare(tmp_path / "1", pendulum, **low), bare(tmp_path / "2", cart)]
     runs = read_runs(folders)
     for small in (False, True):
-        drawn = figures.returns(runs, small)
+        drawn = charts.returns(runs, small)
         assert [axes.get_title("left") for axes in drawn.axes] == [cart, pendulum]
         colours = [{line.get_color() for line in axes.get_lines()} & set(PALETTE) for axes in drawn.axes]
         assert colours == [{PALETTE[0], PALETTE[2]}, {PALETTE[1]}]
@@ -316,7 +309,7 @@ def test_each_environment_has_a_panel_of_returns(tmp_path):
         drawn.draw_without_rendering()
         first, second = (axes.get_position() for axes in drawn.axes)
         assert second.y1 < first.y0 if small else second.x0 > first.x1
-    assert len(figures.returns(runs[:1], small=False).axes) == 1
+    assert len(charts.returns(runs[:1], small=False).axes) == 1
 
 
 def test_words_beside_the_returns_are_those_of_the_figure(tmp_path):

@@ -14,8 +14,8 @@ from agent.runs.config import Config
 from agent.runs.fields import ConfigError, fields
 from agent.runs.folder import file_name, open_run
 from agent.training.learner import check
-from eval.human_normalized import normaliser
 from eval.options import field
+from eval.returns import human_normalizer
 
 OWN = {
     "env": "--env",
@@ -26,11 +26,11 @@ OWN = {
     "agent.name": "--agents",
     "run_dir": "--out",
 }
-"""Fields that are set for each run, and by what option of `eval.ablate`."""
+"""Fields that are set for each run, and by which option of `eval.ablate`."""
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One run of train_agent.py."""
 
     label: str
@@ -49,60 +49,57 @@ class Run:
 
     def done(self) -> bool:
         """Whether its checkpoint is of its last step."""
-        found = checkpoint.load_latest(self.folder / "checkpoints")
-        return found is not None and found[0] >= self.steps
+        return _trained(self.folder) >= self.steps
 
 
-def plan(arguments: argparse.Namespace, options: Sequence[str]) -> list[Run]:
-    """Every run in order, its folder made; what cannot be run is refused, by a ConfigError, before any training.
+def plan(given: argparse.Namespace, options: Sequence[str]) -> list[PlannedRun]:
+    """Every run in order, its folder made. Raises ConfigError, before any training, for what cannot be run.
 
     `options` are train_agent.py's, `--name=value`.
     """
-    _refuse(arguments, options)
-    kinds = {("--worldmodel", name): None for name in arguments.worldmodels}
-    kinds |= {("--agent", name): None for name in arguments.agents}
-    fresh = f"--run-dir={arguments.out / 'none'}"  # no run is there, whose settings would be the defaults
+    _refuse(given, options)
+    kinds = dict.fromkeys(("--worldmodel", name) for name in given.worldmodels)
+    kinds |= dict.fromkeys(("--agent", name) for name in given.agents)
+    fresh = f"--run-dir={given.out / 'none'}"  # an existing run's settings would be the defaults
     known = {label: set(fields(parse([f"{kind}={label}", fresh]))) for kind, label in kinds}
     somewhere = set().union(*known.values())
     runs = []
-    for seed in dict.fromkeys(arguments.seeds):
+    for seed in dict.fromkeys(given.seeds):
         for kind, label in kinds:
-            # What no model has goes along, to be refused by name.
+            # an option that no model has goes along, to be refused by name
             fitting = [word for word in options if field(word) in known[label] or field(word) not in somewhere]
-            for env in dict.fromkeys(arguments.env):
+            for env in dict.fromkeys(given.env):
                 words = [*fitting, f"--env={env}", f"{kind}={label}", f"--seed={seed}"]
                 if not parse([*words, fresh]).train.threads:
-                    words.append(f"--train.threads={max(1, torch.get_num_threads() // arguments.jobs)}")
-                folder = arguments.out / file_name(f"{env}-{label}-s{seed}")
+                    words.append(f"--train.threads={max(1, torch.get_num_threads() // given.jobs)}")
+                folder = given.out / file_name(f"{env}-{label}-s{seed}")
                 words.append(f"--run-dir={folder}")
-                config = _opened(words)
+                config = parse(words)
+                check(config)
+                open_run(config)
                 _refuse_longer(folder, config)
-                runs.append(Run(label, env, seed, folder, tuple(words), config.steps))
+                runs.append(PlannedRun(label, env, seed, folder, tuple(words), config.steps))
     return runs
 
 
-def _refuse_longer(folder: Path, config: Config) -> None:
-    """A run that was trained beyond the budget of this comparison; one overshoots by a step of all environments."""
+def _trained(folder: Path) -> int:
+    """The step of a run's newest checkpoint, 0 without one."""
     found = checkpoint.load_latest(folder / "checkpoints")
+    return 0 if found is None else found[0]
+
+
+def _refuse_longer(folder: Path, config: Config) -> None:
+    """Refuses a run that is trained beyond these steps; a run may exceed them by a step of all environments."""
     rollout = config.agent.n_steps if isinstance(config.agent, PPOConfig) else 1
-    if found is not None and found[0] >= config.steps + config.envs * rollout:
-        raise ConfigError(
-            f"{folder} has {found[0]:,} steps already, not {config.steps:,}: use another --out or --steps"
-        )
+    steps = _trained(folder)
+    if steps >= config.steps + config.envs * rollout:
+        raise ConfigError(f"{folder} has {steps:,} steps already, not {config.steps:,}: use another --out or --steps")
 
 
-def _refuse(arguments: argparse.Namespace, options: Sequence[str]) -> None:
+def _refuse(given: argparse.Namespace, options: Sequence[str]) -> None:
     for word in options:
         if field(word) in OWN:
             raise ConfigError(f"{word.partition('=')[0]} is set for each run by this command: use {OWN[field(word)]}")
-    for env in arguments.env if len(arguments.env) > 1 else []:
-        if normaliser(env) is None:
-            raise ConfigError(f"{env} has no human-normalised scores: compare models on it in a command of its own")
-
-
-def _opened(words: Sequence[str]) -> Config:
-    """The configuration of a run, whose folder is made or holds this very run."""
-    config = parse(words)
-    check(config)
-    open_run(config)
-    return config
+    for env in given.env if len(given.env) > 1 else []:
+        if human_normalizer(env) is None:
+            raise ConfigError(f"{env} has no human-normalized scores: compare models on it in a command of its own")

@@ -1,4 +1,4 @@
-"""What probes read and what they are asked: frozen features of whole episodes, and the maze as the labels tell it."""
+"""What probes read and predict: frozen features of whole episodes, and the maze as the labels hold it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +11,7 @@ from torch import Tensor
 from agent.training.learner import Learner
 from eval.memory.visibility import steps_since_seen
 from replay import Episode
+from worldmodel.rollout import observe_episode
 
 LABELS = ("maze_layout", "agent_pos", "agent_dir", "targets_pos", "targets_vec")
 POSE = 4
@@ -27,7 +28,7 @@ class Frames:
     """n frames of several episodes; M objects, mazes of S x S cells."""
 
     inputs: Tensor  # (n, D + POSE) float16: the feature (h, z) of all tokens, then the pose
-    walls: Tensor  # (n, S * S) float32: 1 where one can walk
+    walls: Tensor  # (n, S * S) float32: 1 where there is no wall
     objects: Tensor  # (n, 2 * M) float32: place relative to the agent, in its frame, in cells
     age: Tensor  # (n, M) int64: as `eval.memory.visibility.steps_since_seen`
     row: Tensor  # (n,) int64: in the episode
@@ -35,7 +36,7 @@ class Frames:
 
 
 def read(learner: Learner, episodes: Sequence[Episode], stride: int = STRIDE) -> Frames:
-    """Every `stride`-th frame of these episodes, on the learner's device; `LABELS` are read."""
+    """Every `stride`-th frame of these episodes, which have `LABELS`; on the learner's device."""
     parts = []
     for batch in _batches(episodes):
         for episode, feature in zip(batch, features(learner, batch, stride), strict=True):
@@ -47,17 +48,12 @@ def read(learner: Learner, episodes: Sequence[Episode], stride: int = STRIDE) ->
 def features(learner: Learner, episodes: Sequence[Episode], stride: int = 1) -> Tensor:
     """(episodes, frames, N * F) float16: of every `stride`-th row, each with its whole past in memory.
 
-    Episodes of one length; latents are at their mode.
+    Episodes of one length; the most likely latents.
     """
-    rows = learner.episodes(episodes)
-    state = learner.model.initial(len(episodes))
-    parts = []
-    for begin in range(0, rows.shape[1], WINDOW):
-        with learner.autocast():
-            output = learner.model.observe(rows[:, begin : begin + WINDOW], state, sample=False)
-        state = output.last_state
-        parts.append(output.feature.flatten(2)[:, -begin % stride :: stride].half())
-    return torch.cat(parts, 1)
+    batch, model = learner.episodes(episodes), learner.model
+    with learner.autocast():
+        output = observe_episode(model, batch, model.initial(len(episodes)), WINDOW, sample=False)
+    return output.feature[:, ::stride].flatten(2).half()
 
 
 def _batches(episodes: Sequence[Episode]) -> Iterator[list[Episode]]:
@@ -72,15 +68,15 @@ def _frames(episode: Episode, feature: Tensor, stride: int) -> Frames:
     labels = episode.labels
     place = labels["agent_pos"] / labels["maze_layout"].shape[-1] * 2 - 1
 
-    def picked(array: np.ndarray, kind: torch.dtype) -> Tensor:
-        return torch.from_numpy(array[::stride].reshape(len(array[::stride]), -1)).to(feature.device, kind)
+    def strided(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(array[::stride].reshape(len(array[::stride]), -1)).to(feature.device, dtype)
 
     rows = np.arange(len(episode))
     return Frames(
-        inputs=torch.cat([feature, picked(np.concatenate([place, labels["agent_dir"]], 1), torch.float16)], 1),
-        walls=picked(labels["maze_layout"], torch.float32),
-        objects=picked(labels["targets_vec"], torch.float32),
-        age=picked(steps_since_seen(labels), torch.int64),
-        row=picked(rows, torch.int64)[:, 0],
-        scored=picked(rows >= len(episode) // 2, torch.bool)[:, 0],
+        inputs=torch.cat([feature, strided(np.concatenate([place, labels["agent_dir"]], 1), torch.float16)], 1),
+        walls=strided(labels["maze_layout"], torch.float32),
+        objects=strided(labels["targets_vec"], torch.float32),
+        age=strided(steps_since_seen(labels), torch.int64),
+        row=strided(rows, torch.int64)[:, 0],
+        scored=strided(rows >= len(episode) // 2, torch.bool)[:, 0],
     )

@@ -1,4 +1,4 @@
-"""Who may see the page and talk to it, what they are told where something is wrong, and the command that serves it."""
+"""Who may see the page and talk to it, how errors are shown, and the command that serves it."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ async def enter(client: TestClient, origin: str) -> aiohttp.ClientWebSocketRespo
     return visitor
 
 
-async def told(visitor: aiohttp.ClientWebSocketResponse, **message) -> dict:
+async def ask(visitor: aiohttp.ClientWebSocketResponse, **message) -> dict:
     await visitor.send_json(message)
     answer = await visitor.receive()
     if answer.type == aiohttp.WSMsgType.TEXT:
@@ -98,43 +98,43 @@ def test_other_names_of_this_machine_are_refused(runs):
     serving(Models(runs), talk)
 
 
-def test_visitors_have_walks_of_their_own_and_do_not_wait_for_each_other(runs):
+def test_visitors_have_sessions_of_their_own_and_do_not_wait_for_each_other(runs):
     models = Models(runs)
 
     async def talk(client, origin):
         one, other = await enter(client, origin), await enter(client, origin)
         for _ in range(3):
-            header = await told(one, do="act", action=1)
+            header = await ask(one, do="act", action=1)
         assert header["imagined"] == 3
-        assert (await told(other, do="look"))["imagined"] == 0
+        assert (await ask(other, do="look"))["imagined"] == 0
         with models._lock:  # one waits for a run that loads
             await one.send_json({"do": "newest"})
             for i in range(4):
-                assert (await told(other, do="act", action=2))["imagined"] == i + 1
+                assert (await ask(other, do="act", action=2))["imagined"] == i + 1
         await one.receive_bytes()
-        assert (await told(one, do="look"))["imagined"] == 3
+        assert (await ask(one, do="look"))["imagined"] == 3
 
     serving(models, talk)
 
 
-def test_what_is_wrong_is_said_and_the_walk_goes_on(runs, tmp_path, capsys):
+def test_errors_are_shown_and_the_session_goes_on(runs, tmp_path, capsys):
     copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
 
     async def talk(client, origin):
         visitor = await enter(client, origin)
         shutil.rmtree(copies[1])
-        answer = await told(visitor, do="model", index=1)
+        answer = await ask(visitor, do="model", index=1)
         assert answer == {"error": f"{copies[1]} holds no run (no config.yaml)"}
         for text in ("no json", "[]", "[" * 4000, json.dumps({"do": "fly"})):
             await visitor.send_str(text)
             assert "error" in await visitor.receive_json()
-        assert (await told(visitor, do="act", action=0))["imagined"] == 1
+        assert (await ask(visitor, do="act", action=0))["imagined"] == 1
 
     serving(Models(copies), talk)
     assert f"{copies[1]} holds no run" in capsys.readouterr().err
 
 
-def test_one_visitor_too_many_is_told_so(runs):
+def test_one_visitor_too_many_is_refused(runs):
     async def talk(client, origin):
         visitors = [await enter(client, origin) for _ in range(MOST_VISITORS)]
         url = f"/socket?token={TOKEN}"

@@ -1,4 +1,4 @@
-"""The command: models trained, evaluated and compared; taken up again; failures and interrupts."""
+"""The command: models trained, evaluated and compared; resumed; failures and interrupts."""
 
 import json
 import os
@@ -13,9 +13,9 @@ import pytest
 from agent.runs.checkpoint import load_latest, save
 from agent.runs.cli import parse
 from agent.runs.folder import open_run
-from eval.ablate.__main__ import __main__ as ablate
+from eval.ablate import __main__ as ablate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENV = "ObjectRecall-Choice:delay=4,shown=2,back=2"
 SHORT = ["--env", ENV, "--preset", "debug", "--steps", "130", "--jobs", "2", "--train.log-every", "1"]
 COMMAND = [*SHORT, "--worldmodels", "lssvwm,local", "--seeds", "0,1", "--episodes", "8"]
@@ -54,9 +54,9 @@ def test_it_trains_evaluates_compares_and_goes_on(tmp_path: Path, capfd: pytest.
     assert len(trained) >= 8 and len(evaluated) == 4
     ablate.main([*COMMAND, *out, "--reset-memory-at", "4"])
     assert stamps(tmp_path, "*-s?/checkpoints/**/*") == trained and stamps(tmp_path, "*-s?/eval.json") == evaluated
-    assert "wiped at 4" in capfd.readouterr().out
-    wiped = json.loads((tmp_path / "ablation.json").read_text())["models"]["local"]["wiped"]
-    assert 0 <= wiped["iqm_interval"][0] <= wiped["iqm"] <= wiped["iqm_interval"][1] <= 1
+    assert "reset at 4" in capfd.readouterr().out
+    reset = json.loads((tmp_path / "ablation.json").read_text())["models"]["local"]["memory_reset"]
+    assert 0 <= reset["iqm_interval"][0] <= reset["iqm"] <= reset["iqm_interval"][1] <= 1
 
 
 def test_a_run_that_fails_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -86,7 +86,7 @@ def test_an_interrupt_saves_the_runs_and_says_how_to_go_on(tmp_path: Path):
     assert process.stderr is not None
     for line in process.stderr:
         said.append(line)
-        if "state-space scan" in line:  # said at the first update
+        if "state-space scan" in line:  # printed at the first update
             process.send_signal(signal.SIGINT)
     assert process.wait() == 130, said
     assert said[-1] == "interrupted: the same command goes on from here\n"
@@ -102,7 +102,7 @@ def test_an_interrupt_saves_the_runs_and_says_how_to_go_on(tmp_path: Path):
         (["--worldmodels", "lssvwm", "--worldmodel.widht", "3"], "did you mean --worldmodel.d_model"),
         (["--worldmodels", "lssvwm", "--worldmodel.d_model", "31"], "worldmodel.d_model (31)"),
         (["--worldmodels", "lssvwm", "--seed", "3"], "--seed is set for each run by this command: use --seeds"),
-        (["--worldmodels", "lssvwm", "--env", "gym:CartPole-v1"], "no human-normalised scores"),
+        (["--worldmodels", "lssvwm", "--env", "gym:CartPole-v1"], "no human-normalized scores"),
     ],
 )
 def test_refusals_are_one_line_before_any_training(

@@ -1,4 +1,4 @@
-"""A visitor's walk against dreams and environments of the test's own; what keys mean; what the page is sent."""
+"""A session against models and environments of the test's own; what keys mean; what the page is sent."""
 
 import io
 import json
@@ -32,24 +32,24 @@ def runs(tmp_path_factory) -> list[Path]:
 @pytest.fixture
 def session(runs):
     session = Session(Models(runs))
-    told(session, do="latents", sample=False)  # dreams that can be made again
+    ask(session, do="latents", sample=False)  # deterministic
     yield session
     session.close()
 
 
-def told(session: Session, **message) -> tuple[dict, list]:
-    """The header, and the pictures: arrays of images, lists of vectors."""
+def ask(session: Session, **message) -> tuple[dict, list]:
+    """The header, and the images: arrays, or lists of vectors."""
     data = session.do(message)
     length = int.from_bytes(data[:4], "big")
-    header, at, pictures = json.loads(data[4 : 4 + length]), 4 + length, []
-    for picture in header["pictures"]:
-        if "values" in picture:
-            pictures.append(picture["values"])
+    header, at, images = json.loads(data[4 : 4 + length]), 4 + length, []
+    for image in header["images"]:
+        if "values" in image:
+            images.append(image["values"])
             continue
-        pictures.append(np.asarray(Image.open(io.BytesIO(data[at : at + picture["bytes"]]))))
-        at += picture["bytes"]
+        images.append(np.asarray(Image.open(io.BytesIO(data[at : at + image["bytes"]]))))
+        at += image["bytes"]
     assert at == len(data)
-    return header, pictures
+    return header, images
 
 
 def real_frames(env: str, seed: int, actions: list) -> list[np.ndarray]:
@@ -59,7 +59,7 @@ def real_frames(env: str, seed: int, actions: list) -> list[np.ndarray]:
     return frames
 
 
-def seen(run: Path, observation: np.ndarray, action: np.ndarray) -> tuple:
+def observed(run: Path, observation: np.ndarray, action: np.ndarray) -> tuple:
     """The run's model, and its State after these rows (T, ...), in one call."""
     _, learner, _ = load_run(run)
     first = np.zeros((1, len(action)), bool)
@@ -67,11 +67,11 @@ def seen(run: Path, observation: np.ndarray, action: np.ndarray) -> tuple:
     arrays = {"observation": observation[None], "action": action[None], "is_first": first}
     nothing = {"reward": np.zeros((1, len(action)), np.float32), "terminated": np.zeros((1, len(action)), bool)}
     with torch.no_grad():
-        rows = learner.rows(arrays | nothing)
-        return learner.model, learner.model.observe(rows, learner.model.initial(1), sample=False).last_state
+        batch = learner.batch(arrays | nothing)
+        return learner.model, learner.model.observe(batch, learner.model.initial(1), sample=False).last_state
 
 
-def dreamed(model, state: State, actions: list[int]) -> State:
+def imagined(model, state: State, actions: list[int]) -> State:
     with torch.no_grad():
         for action in actions:
             state = model.dream(state, torch.from_numpy(one_hot(action, model.actions))[None], sample=False)
@@ -82,24 +82,24 @@ def without_memory(model, state: State) -> State:
     return state.clone().update({"memory": model.initial(1)["memory"]})
 
 
-def picture(model, state: State) -> np.ndarray:
+def decoded(model, state: State) -> np.ndarray:
     with torch.no_grad():
         return (model.decode(model.feature(state))[0].clamp(0, 1) * 255).numpy()
 
 
 def assert_shows(shown: np.ndarray, model, state: State) -> None:
-    assert np.abs(shown - picture(model, state)).max() < 1.1  # rounded
+    assert np.abs(shown - decoded(model, state)).max() < 1.1  # rounded
 
 
-def test_dream_is_the_models_own_after_the_same_frame_and_actions(session, runs):
-    told(session, do="new", frames=1, seed=5)
-    shows = [told(session, do="act", action=action) for action in (1, 3, 0)]
+def test_imagination_is_the_models_own_after_the_same_frame_and_actions(session, runs):
+    ask(session, do="new", frames=1, seed=5)
+    shows = [ask(session, do="act", action=action) for action in (1, 3, 0)]
     header, (shown,) = shows[-1]
     assert not np.array_equal(shown, shows[0][1][0])
-    model, start = seen(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
-    end = dreamed(model, start, [1, 3, 0])
+    model, start = observed(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
+    end = imagined(model, start, [1, 3, 0])
     assert_shows(shown, model, end)
-    assert (header["seen"], header["imagined"], header["frames"], header["step"]) == (1, 3, 4, 7)
+    assert (header["observed"], header["imagined"], header["memory_frames"], header["step"]) == (1, 3, 4, 7)
     with torch.no_grad():
         feature = model.feature(end)
         assert header["reward"] == pytest.approx(float(model.reward(feature)), rel=1e-3)
@@ -107,71 +107,71 @@ def test_dream_is_the_models_own_after_the_same_frame_and_actions(session, runs)
 
 
 def test_norms_are_of_every_tensor_in_memory_by_layer(session, runs):
-    told(session, do="new", frames=1, seed=5)
-    header, _ = told(session, do="act", action=2)
-    model, start = seen(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
-    memory = dreamed(model, start, [2])["memory"]
+    ask(session, do="new", frames=1, seed=5)
+    header, _ = ask(session, do="act", action=2)
+    model, start = observed(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
+    memory = imagined(model, start, [2])["memory"]
     assert set(header["norms"]) == {"layer 1", "layer 2"}
     ssm = float(np.sqrt(np.square(memory["1", "0", "ssm"].numpy()).sum()))
     assert header["norms"]["layer 2"]["blocks ssm"] == pytest.approx(ssm, rel=1e-3)
     assert set(header["norms"]["layer 1"]) == {"blocks conv", "blocks ssm", "local kv"}  # but no flags
 
 
-def test_wiping_empties_memory_and_keeps_the_frame(session, runs):
-    told(session, do="new", frames=6, seed=5)
-    before, (shown,) = told(session, do="act", action=2)
-    after, (same,) = told(session, do="wipe")
+def test_resetting_memory_keeps_the_frame(session, runs):
+    ask(session, do="new", frames=6, seed=5)
+    before, (shown,) = ask(session, do="act", action=2)
+    after, (same,) = ask(session, do="reset_memory")
     assert np.array_equal(shown, same)
-    assert before["frames"] == 7 and after["frames"] == 0 and after["wiped"] == 1
+    assert before["memory_frames"] == 7 and after["memory_frames"] == 0 and after["memory_resets"] == 1
     assert before["norms"]["layer 1"]["blocks ssm"] > 0
     assert {value for layer in after["norms"].values() for value in layer.values()} == {0.0}
     # What follows comes from the frame's own features and the action.
-    model, start = seen(runs[0], session.past.observation, session.past.action)
-    _, (next_frame,) = told(session, do="act", action=1)
-    assert_shows(next_frame, model, dreamed(model, without_memory(model, dreamed(model, start, [2])), [1]))
+    model, start = observed(runs[0], session.past.observation, session.past.action)
+    _, (next_frame,) = ask(session, do="act", action=1)
+    assert_shows(next_frame, model, imagined(model, without_memory(model, imagined(model, start, [2])), [1]))
 
 
 @pytest.mark.parametrize("model", ["rssm", "examples.minimal_gru:MinimalGRU"])
-def test_a_model_whose_h_is_its_memory_can_be_wiped_and_keeps_the_latents(tmp_path, model):
+def test_a_model_whose_h_is_its_memory_keeps_the_latents_at_a_reset(tmp_path, model):
     session = Session(Models([made(tmp_path / "run", "gym:CartPole-v1", model=model)]))
-    told(session, do="latents", sample=False)
-    before, _ = told(session, do="act", action=1)
+    ask(session, do="latents", sample=False)
+    before, _ = ask(session, do="act", action=1)
     z = session.simulator.state["z"]
-    after, _ = told(session, do="wipe")
+    after, _ = ask(session, do="reset_memory")
     assert before["norms"]["h"]["memory"] > 0 and after["norms"]["h"]["memory"] == 0
     assert torch.equal(session.simulator.state["z"], z)
-    assert told(session, do="act", action=1)[0]["frames"] == 1
+    assert ask(session, do="act", action=1)[0]["memory_frames"] == 1
     session.close()
 
 
 def test_real_environment_goes_under_the_same_actions_also_when_asked_for_late(session):
-    told(session, do="new", frames=1, seed=9)
+    ask(session, do="new", frames=1, seed=9)
     actions = [0, 1, 1, 2]
     for action in actions[:3]:
-        told(session, do="act", action=action)
-    told(session, do="real", on=True)
-    header, (_, beside) = told(session, do="act", action=actions[3])
+        ask(session, do="act", action=action)
+    ask(session, do="real", on=True)
+    header, (_, beside) = ask(session, do="act", action=actions[3])
     assert np.array_equal(beside, real_frames(ENV, 9, actions)[-1])
     assert header["real"]["reward"] == 0.0
-    told(session, do="restart")
-    _, (_, again) = told(session, do="act", action=3)
+    ask(session, do="restart")
+    _, (_, again) = ask(session, do="act", action=3)
     assert np.array_equal(again, real_frames(ENV, 9, [3])[-1])
-    assert len(told(session, do="real", on=False)[1]) == 1
+    assert len(ask(session, do="real", on=False)[1]) == 1
 
 
 def test_real_environments_end_is_said(session):
-    told(session, do="new", frames=1, seed=9)
-    told(session, do="real", on=True)
+    ask(session, do="new", frames=1, seed=9)
+    ask(session, do="real", on=True)
     for _ in range(60):  # an episode is shorter
-        header, _ = told(session, do="act", action=0)
+        header, _ = ask(session, do="act", action=0)
     assert "the episode has ended" in header["real"]["words"] and header["imagined"] == 60
 
 
-def test_more_frames_are_seen_under_random_actions_and_reset_shows_them_again(session):
-    header, (shown,) = told(session, do="new", frames=12, seed=3)
-    assert header["seen"] == header["frames"] == 12 and "11 random actions" in header["past"]
-    told(session, do="act", action=0)
-    again, (same,) = told(session, do="restart")
+def test_more_frames_are_observed_under_random_actions_and_a_restart_shows_them_again(session):
+    header, (shown,) = ask(session, do="new", frames=12, seed=3)
+    assert header["observed"] == header["memory_frames"] == 12 and "11 random actions" in header["past"]
+    ask(session, do="act", action=0)
+    again, (same,) = ask(session, do="restart")
     assert again["imagined"] == 0 and np.array_equal(shown, same)
     taken = session.past.action[1:].argmax(-1)
     assert np.array_equal(session.past.observation, np.stack(real_frames(ENV, 3, list(taken))))
@@ -179,23 +179,23 @@ def test_more_frames_are_seen_under_random_actions_and_reset_shows_them_again(se
 
 def test_recorded_episode_is_observed_up_to_the_frame_asked_for(session, runs):
     episode = load_episode(next((runs[0] / "episodes").glob("*.npz")))
-    header, (shown,) = told(session, do="recorded", frames=25)
-    model, state = seen(runs[0], episode.observation[:25], episode.action[:25])
-    assert header["seen"] == 25 and "recorded episode 00000000-" in header["past"]
+    header, (shown,) = ask(session, do="recorded", frames=25)
+    model, state = observed(runs[0], episode.observation[:25], episode.action[:25])
+    assert header["observed"] == 25 and "recorded episode 00000000-" in header["past"]
     assert_shows(shown, model, state)
-    header, (_, beside) = told(session, do="real", on=True)
+    header, (_, beside) = ask(session, do="real", on=True)
     assert np.array_equal(beside, episode.observation[24]) and "cannot be set" in header["real"]["words"]
-    assert told(session, do="recorded", frames=2000)[0]["seen"] == len(episode)
+    assert ask(session, do="recorded", frames=2000)[0]["observed"] == len(episode)
 
 
-def test_another_model_dreams_the_same_walk(session, runs):
-    told(session, do="new", frames=1, seed=5)
-    told(session, do="act", action=1)
-    told(session, do="wipe")
-    told(session, do="act", action=3)
-    header, (shown,) = told(session, do="model", index=1)
-    model, state = seen(runs[1], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
-    assert_shows(shown, model, dreamed(model, without_memory(model, dreamed(model, state, [1])), [3]))
+def test_another_model_imagines_the_same_actions(session, runs):
+    ask(session, do="new", frames=1, seed=5)
+    ask(session, do="act", action=1)
+    ask(session, do="reset_memory")
+    ask(session, do="act", action=3)
+    header, (shown,) = ask(session, do="model", index=1)
+    model, state = observed(runs[1], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
+    assert_shows(shown, model, imagined(model, without_memory(model, imagined(model, state, [1])), [3]))
     assert header["model"] == 1 and header["imagined"] == 2
 
 
@@ -203,25 +203,25 @@ def test_two_sessions_share_no_state(runs):
     models = Models(runs)
     one, other = Session(models), Session(models)
     for session in (one, other):
-        told(session, do="latents", sample=False)
-    _, (before,) = told(other, do="new", frames=1, seed=5)
-    told(one, do="new", frames=1, seed=5)
+        ask(session, do="latents", sample=False)
+    _, (before,) = ask(other, do="new", frames=1, seed=5)
+    ask(one, do="new", frames=1, seed=5)
     for _ in range(5):
-        told(one, do="act", action=1)
-    header, (after,) = told(other, do="look")
+        ask(one, do="act", action=1)
+    header, (after,) = ask(other, do="look")
     assert header["imagined"] == 0 and np.array_equal(before, after)
-    _, (step,) = told(other, do="act", action=2)
-    model, state = seen(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
-    assert_shows(step, model, dreamed(model, state, [2]))
+    _, (step,) = ask(other, do="act", action=2)
+    model, state = observed(runs[0], real_frames(ENV, 5, [])[0][None], np.zeros((1, 4), np.float32))
+    assert_shows(step, model, imagined(model, state, [2]))
     one.close()
     other.close()
 
 
 def test_vectors_and_continuous_actions(tmp_path):
     session = Session(Models([made(tmp_path / "pendulum", "gym:Pendulum-v1")]))
-    told(session, do="new", frames=1, seed=2)
-    told(session, do="real", on=True)
-    header, (imagined, beside) = told(session, do="act", action=[-0.5])
+    ask(session, do="new", frames=1, seed=2)
+    ask(session, do="real", on=True)
+    header, (imagined, beside) = ask(session, do="act", action=[-0.5])
     assert len(imagined) == 3 and beside == pytest.approx(real_frames("gym:Pendulum-v1", 2, [[-0.5]])[-1], abs=1e-3)
     for wrong in (0, [0.1, 0.2], [1.5], ["a"], [True], None):
         with pytest.raises(ConfigError, match="1 numbers from -1 to 1"):
@@ -243,11 +243,11 @@ def test_vectors_and_continuous_actions(tmp_path):
     ],
 )
 def test_wrong_messages_are_refused_in_words_and_change_nothing(session, message, words):
-    before, pictures = told(session, do="look")
+    before, images = ask(session, do="look")
     with pytest.raises(ConfigError, match=words):
         session.do(message)
-    after, same = told(session, do="look")
-    assert np.array_equal(pictures, same)
+    after, same = ask(session, do="look")
+    assert np.array_equal(images, same)
     assert {**before, "server_ms": 0} == {**after, "server_ms": 0}
 
 
@@ -264,7 +264,7 @@ def test_vanished_runs_broken_checkpoints_and_foreign_episodes_are_named(runs, t
     shutil.rmtree(copies[0])
     with pytest.raises(ConfigError, match="first holds no run"):
         session.do({"do": "newest"})
-    assert told(session, do="act", action=0)[0]["imagined"] == 1  # what is loaded goes on
+    assert ask(session, do="act", action=0)[0]["imagined"] == 1  # what is loaded goes on
     with pytest.raises(ConfigError, match="first.episodes holds no recorded episodes"):
         Session(models).do({"do": "recorded", "frames": 5})
     session.close()

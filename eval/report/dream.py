@@ -1,4 +1,4 @@
-"""The dream that `eval.report` shows: made from a run's newest checkpoint, which is read alone."""
+"""The imagination that `eval.report` shows: from a run's newest checkpoint, which is only read."""
 
 from pathlib import Path
 
@@ -12,20 +12,20 @@ from agent.runs.fields import ConfigError
 from agent.runs.load import load_run
 from agent.training.evaluation import SEEDS
 from agent.training.learner import Learner
-from eval.report.run import Run
+from eval.report.reported_run import ReportedRun
 from replay import CorruptEpisode, load_episode
 from worldmodel import SequenceBatch
 
-SEEN = 48
-"""Frames of the recorded episode that the model sees, a third of it at most."""
+OBSERVED = 48
+"""Frames of the recorded episode that the model observes first, a third of it at most."""
 
 
 class NoDream(RuntimeError):
     """Says in a line why there is none."""
 
 
-def dreamed(run: Run, path: Path) -> Path:
-    """Writes an mp4 of dreams from a recorded episode's beginning, or where none is kept from an environment's reset.
+def imagined(run: ReportedRun, path: Path) -> Path:
+    """Writes an mp4 of rollouts from a recorded episode's beginning, or, without one, from an environment's reset.
 
     Raises NoDream where the run has no checkpoint that can be read, or no frames.
     """
@@ -43,14 +43,14 @@ def dreamed(run: Run, path: Path) -> Path:
     return path
 
 
-def _recorded(learner: Learner, run: Run) -> SequenceBatch | None:
-    """The first rows (1, T) of the newest episode that can be read; None where none is kept. Changes nothing."""
+def _recorded(learner: Learner, run: ReportedRun) -> SequenceBatch | None:
+    """The first rows (1, T) of the newest episode that can be read; None without one. Changes nothing."""
     for path in reversed(run.recorded):
         try:
-            rows = learner.episodes([load_episode(path)])
-        except (CorruptEpisode, OSError):  # damaged, or gone by now where the run still goes on
+            batch = learner.episodes([load_episode(path)])
+        except (CorruptEpisode, OSError):  # damaged, or deleted by a run that goes on
             continue
-        return rows[:, : max(1, min(SEEN, rows.shape[1] // 3))]
+        return batch[:, : max(1, min(OBSERVED, batch.shape[1] // 3))]
     return None
 
 
@@ -66,4 +66,4 @@ def _reset(learner: Learner, env: str) -> SequenceBatch:
         "is_first": np.ones((1, 1), bool),
         "terminated": np.zeros((1, 1), bool),
     }
-    return learner.rows(arrays)
+    return learner.batch(arrays)

@@ -10,40 +10,36 @@ from typing import Any
 import numpy as np
 
 import envs
-from envs._memory_maze_import import import_tasks
+from envs.memory_maze.package import import_tasks
 
 SEGMENT_STEPS = 100
 WARM_UP_STEPS = 20
-# Both mazes begin a new episode after so many segments, before the shortest limit (1000 steps) is reached.
 SEGMENTS_AN_EPISODE = 9
+"""Both mazes begin a new episode after so many segments, before the shortest limit (1000 steps) is reached."""
 
 Result = dict[str, dict[str, float]]
 
 
 def bench_envs(steps: int = 400, sizes: Sequence[str] = ("9x9",)) -> Result:
-    """Measure both on the same seeded episodes with the same random actions, in turns of 100 steps.
+    """Measures both on the same seeded episodes with the same random actions, in turns of 100 steps.
 
-    The turns are interleaved so that both meet the same load of the machine. Resets are not counted.
+    In turns, so that both have the same load of the machine. Resets are not counted.
 
     Args:
         steps: steps of each; at least one turn is taken.
         sizes: of the maze, e.g. "9x9".
 
     Returns:
-        environment name -> {"stock_steps_per_s", "ours_steps_per_s", "ratio"}: medians over turns, and ratio.
+        environment name -> {"stock_steps_per_s", "ours_steps_per_s", "ratio"}: medians over turns, and their ratio.
     """
-    segments = max(1, steps // SEGMENT_STEPS)
-    return {_name(size): _bench(size, segments) for size in sizes}
+    names = {"MemoryMaze" if size == "9x9" else f"MemoryMaze-{size}": size for size in sizes}
+    return {name: _bench(name, size, max(1, steps // SEGMENT_STEPS)) for name, size in names.items()}
 
 
-def _name(size: str) -> str:
-    return "MemoryMaze" if size == "9x9" else f"MemoryMaze-{size}"
-
-
-def _bench(size: str, segments: int) -> dict[str, float]:
+def _bench(name: str, size: str, segments: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     stock = getattr(import_tasks(), f"memory_maze_{size}")(seed=0, image_only_obs=True)
-    ours = envs.make(_name(size))
+    ours = envs.make(name)
     rates: dict[str, list[float]] = {"stock": [], "ours": []}
     for segment in range(segments):
         if segment % SEGMENTS_AN_EPISODE == 0:
@@ -69,7 +65,7 @@ def _steps_per_s(step: Callable[[Any], Any], actions: np.ndarray) -> float:
 
 
 def print_table(result: Result) -> None:
-    """Print what `bench_envs` returned, a line for each environment."""
+    """A line for each environment."""
     print(f"{'environment':20s} {'stock steps/s':>14s} {'ours steps/s':>14s} {'ratio':>7s}")
     for name, row in result.items():
         print(f"{name:20s} {row['stock_steps_per_s']:14.1f} {row['ours_steps_per_s']:14.1f} {row['ratio']:7.2f}")

@@ -1,4 +1,4 @@
-"""The page in a real browser, served by the command: keys, pictures, visitors, messages, sizes."""
+"""The page in a real browser, served by the command: keys, images, visitors, messages, sizes."""
 
 import re
 import shutil
@@ -85,7 +85,7 @@ def text(driver: Chrome, name: str) -> str:
     return driver.find_element(By.ID, name).text
 
 
-def test_keys_move_the_dream_and_the_real_environment_alike(driver, address):
+def test_keys_act_in_the_world_model_and_the_real_environment_alike(driver, address):
     opened(driver, address)
     first = pixels(driver, "dream")
     assert first.shape == (32, 32, 3) and first.std() > 0
@@ -119,7 +119,7 @@ def test_token_is_required(driver, address):
     assert driver.find_elements(By.TAG_NAME, "canvas") == []
 
 
-def test_two_visitors_have_walks_of_their_own(driver, address):
+def test_two_visitors_have_sessions_of_their_own(driver, address):
     opened(driver, address)
     press(driver, [Keys.ARROW_UP] * 3)
     shown, mine = pixels(driver, "dream"), driver.current_window_handle
@@ -133,7 +133,7 @@ def test_two_visitors_have_walks_of_their_own(driver, address):
     assert text(driver, "history") == "5"
 
 
-def test_wipe_recorded_step_run_and_reset(driver, address):
+def test_recorded_step_reset_memory_run_and_restart(driver, address):
     opened(driver, address)
     frames = driver.find_element(By.ID, "frames")
     frames.clear()
@@ -144,7 +144,7 @@ def test_wipe_recorded_step_run_and_reset(driver, address):
     assert text(driver, "history") == "27"
     ActionChains(driver).send_keys("m").perform()
     until(driver, lambda d: text(d, "history") == "0")
-    assert "memory was wiped" in text(driver, "past")
+    assert "memory was reset" in text(driver, "past")
     ActionChains(driver).send_keys("p").perform()  # time passes by itself
     until(driver, lambda d: int(text(d, "history")) > 2)
     ActionChains(driver).send_keys("p").perform()
@@ -171,11 +171,11 @@ def test_another_model_and_a_vanished_run(driver, address, runs, tmp_path):
     model = Select(driver.find_element(By.ID, "model"))
     model.select_by_visible_text("second")
     until(driver, lambda d: "second holds no run" in text(d, "error"))
-    press(driver, [Keys.ARROW_UP])  # the first one's walk goes on
+    press(driver, [Keys.ARROW_UP])  # the first one's session goes on
     shutil.move(aside, runs[1])
     model.select_by_visible_text("second")
     until(driver, lambda d: text(d, "error") == "")
-    until(driver, lambda d: "Since then it dreamed 3" in text(d, "past"))
+    until(driver, lambda d: "Since then it imagined 3" in text(d, "past"))
     assert model.first_selected_option.text == "second"
 
 

@@ -1,4 +1,4 @@
-"""When a view was last seen, by hand; and what is scored beside the model."""
+"""When a view was last seen, by hand; and the baselines."""
 
 import numpy as np
 import pytest
@@ -18,18 +18,18 @@ def labels(places, directions) -> dict[str, np.ndarray]:
 
 
 def test_steps_since_by_hand():
-    # a walk of three cells and back, the way back facing east
-    walk = labels([(0, 0), (1, 0), (2, 0), (1, 0), (0, 0), (0.4, 0)], [NORTH, NORTH, NORTH, EAST, NORTH, NORTH])
-    since = steps_since(walk, np.array([2]), np.array([[3, 4, 5]]))
+    # three cells and back, the way back facing east
+    path = labels([(0, 0), (1, 0), (2, 0), (1, 0), (0, 0), (0.4, 0)], [NORTH, NORTH, NORTH, EAST, NORTH, NORTH])
+    since = steps_since(path, np.array([2]), np.array([[3, 4, 5]]))
     # the same place in another direction was not seen; the start was, 4 and 5 steps ago
     assert since.tolist() == [[0, 4, 5]]
     # with more in memory the latest sight counts
-    assert steps_since(walk, np.array([4]), np.array([[5]])).tolist() == [[1]]
+    assert steps_since(path, np.array([4]), np.array([[5]])).tolist() == [[1]]
 
 
 def test_what_is_near_enough():
-    walk = labels([(0, 0), (0.5, 0), (0.51, 0), (0, 0), (0, 0)], [NORTH] * 3 + [(0.3, 0.954), (0.36, 0.933)])
-    assert steps_since(walk, np.array([0]), np.array([[1, 2, 3, 4]])).tolist() == [[1, 0, 3, 0]]  # 17.5, 21.1 degrees
+    path = labels([(0, 0), (0.5, 0), (0.51, 0), (0, 0), (0, 0)], [NORTH] * 3 + [(0.3, 0.954), (0.36, 0.933)])
+    assert steps_since(path, np.array([0]), np.array([[1, 2, 3, 4]])).tolist() == [[1, 0, 3, 0]]  # 17.5, 21.1 degrees
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def episode(rows: int, still: bool) -> Episode:
     return Episode(observation, action, np.zeros(rows, np.float32), np.zeros(rows, bool), where)
 
 
-def test_easy_answers_are_perfect_where_nothing_moves(learner):
+def test_baselines_are_perfect_where_nothing_moves(learner):
     found = continued(learner, [episode(100, still=True)] * 2, 0.5)
     for name in ("repeat", "mean"):
         assert found[name]["psnr"] > 55 and found[name]["ssim"] > 0.999 and found[name]["frames"] == 100

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agent.runs.config import Config, save_config
-from eval.curves import POINTS, by_second, by_step, learning, training_seconds
+from eval.learning_curves import POINTS, by_second, by_step, learning, speed, time_spent, training_seconds
 
 ROWS = [
     {"step": 10, "episode/return": 1.0},
@@ -15,7 +15,7 @@ ROWS = [
     {"step": 20, "episode/return": 3.0},
     {"step": 30, "eval/return": 9.0},
     {"step": 40, "time/act": 2.0, "time/learn": 6.0, "time/wait": None, "updates": 4},
-    # taken up again
+    # resumed
     {"step": 60, "time/act": 1.0, "time/learn": 1.0, "time/evaluate": 7.0, "updates": 6},
     {"step": 80, "time/act": 1.5, "time/learn": 2.5, "updates": 8, "episode/return": 5.0},
 ]
@@ -30,10 +30,24 @@ def make_run(folder: Path, rows: list[dict]) -> Path:
     return folder
 
 
-def test_seconds_go_on_where_a_run_is_taken_up_and_leave_evaluation_out():
+def test_seconds_go_on_where_a_run_is_resumed_and_leave_evaluation_out():
     steps, seconds = training_seconds(ROWS)
     assert steps.tolist() == [0, 20, 40, 60, 80]
     assert seconds.tolist() == [0, 4, 8, 10, 12]
+
+
+def test_time_and_speed_of_two_sessions():
+    """The second one's clocks begin at zero again."""
+    rows = [
+        {"step": 10, "updates": 5, "time/act": 1.0, "time/learn": 4.0},
+        {"step": 20, "updates": 10, "time/act": 2.0, "time/learn": 8.0},
+        {"step": 30, "updates": 20, "time/act": 0.5, "time/learn": 2.0},
+        {"step": 30, "episode/return": 1.0},
+    ]
+    spent = {name: seconds.sum() for name, seconds in time_spent(rows)[1].items()}
+    assert spent == {"act": 2.5, "learn": 10.0, "wait": 0.0, "evaluate": 0.0}
+    steps, frames = speed(rows, frames=8)
+    assert steps.tolist() == [20, 30] and frames.tolist() == [5 * 8 / 5.0, 10 * 8 / 2.5]
 
 
 def test_a_run(tmp_path: Path):
