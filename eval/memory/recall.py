@@ -6,7 +6,7 @@ beside that of a frame copied from the one before, and of a control whose memory
 - kl: KL in nats of the frame's latents from what memory expected (`WorldModel.kl`);
 - psnr: in dB, of the frame that one imagined step decodes, with the most likely latents;
 - accuracy (ObjectRecall): the share of such frames in which colour and place are both right, as the environment's
-  `classify_frame` finds them: the colour and place whose clean picture is nearest.
+  `classify_frame` finds them: the colour and place whose clean image is nearest.
 """
 
 from collections.abc import Sequence

@@ -68,7 +68,7 @@ class Simulator:
         self.state, self.frames = self.state.copy().update(empty.select(*remembered(self.state))), 0
 
     def norms(self) -> dict[str, dict[str, float | None]]:
-        """Euclidean norms in memory, `{layer 1: {blocks ssm: 3.2, ...}, ...}`; flags are left out."""
+        """Euclidean norms in memory, `{layer 1: {block_scan ssm: 3.2, ...}, ...}`; flags are left out."""
         state = self.state
         memory = state["memory"] if "memory" in state.keys() else state.select(*remembered(state))
         leaves = {key: leaf for key, leaf in memory.items(True, True) if leaf.is_floating_point()}

@@ -26,7 +26,7 @@ def made(folder: Path, env: str = ENV, seed: int = 0, rows: int = 40, model: str
     open_run(config)
     torch.manual_seed(seed)
     learner = Learner(config, shape, actions, continuous)
-    with torch.no_grad():  # some layers start at zero, and every picture would be the same
+    with torch.no_grad():  # some layers start at zero, and every image would be the same
         for parameter in learner.model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     tensors, meta = learner.snapshot()

@@ -1,4 +1,4 @@
-"""Statistics against published figures of Atari 100k, scipy's own, and what must hold of any scores."""
+"""Statistics against published numbers of Atari 100k, scipy's own, and what must hold of any scores."""
 
 import json
 from pathlib import Path

@@ -102,7 +102,7 @@ def test_keys_act_in_the_world_model_and_the_real_environment_alike(driver, addr
         r"\d+\.\d ms", text(driver, "answer-ms")
     )
     bars = [bar.text for bar in driver.find_elements(By.CSS_SELECTOR, "#norms span")]
-    assert bars == ["blocks conv", "blocks ssm", "local kv"] * 2
+    assert bars == ["block_scan conv", "block_scan ssm", "local_attention kv"] * 2
 
 
 def test_page_asks_nothing_of_other_places_and_has_no_errors(driver, address):

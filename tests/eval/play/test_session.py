@@ -113,8 +113,8 @@ def test_norms_are_of_every_tensor_in_memory_by_layer(session, runs):
     memory = imagined(model, start, [2])["memory"]
     assert set(header["norms"]) == {"layer 1", "layer 2"}
     ssm = float(np.sqrt(np.square(memory["1", "0", "ssm"].numpy()).sum()))
-    assert header["norms"]["layer 2"]["blocks ssm"] == pytest.approx(ssm, rel=1e-3)
-    assert set(header["norms"]["layer 1"]) == {"blocks conv", "blocks ssm", "local kv"}  # but no flags
+    assert header["norms"]["layer 2"]["block_scan ssm"] == pytest.approx(ssm, rel=1e-3)
+    assert set(header["norms"]["layer 1"]) == {"block_scan conv", "block_scan ssm", "local_attention kv"}  # but no flags
 
 
 def test_resetting_memory_keeps_the_frame(session, runs):
@@ -123,7 +123,7 @@ def test_resetting_memory_keeps_the_frame(session, runs):
     after, (same,) = ask(session, do="reset_memory")
     assert np.array_equal(shown, same)
     assert before["memory_frames"] == 7 and after["memory_frames"] == 0 and after["memory_resets"] == 1
-    assert before["norms"]["layer 1"]["blocks ssm"] > 0
+    assert before["norms"]["layer 1"]["block_scan ssm"] > 0
     assert {value for layer in after["norms"].values() for value in layer.values()} == {0.0}
     # What follows comes from the frame's own features and the action.
     model, start = observed(runs[0], session.past.observation, session.past.action)
