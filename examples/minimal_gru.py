@@ -1,9 +1,9 @@
-"""A world model in one file, to start one's own from: a GRU over categorical latents of flattened observations.
+"""A world model in one file, as a template: a GRU over categorical latents of flattened observations.
 
 Train it: python train_agent.py --env gym:CartPole-v1 --worldmodel examples.minimal_gru:MinimalGRU
 Test it:  python -m pytest tests/worldmodel/test_conformance.py --worldmodel examples.minimal_gru:MinimalGRU
 
-Letters: B batch, T frames, D width of h, Z = G * C of z, V values of an observation.
+Letters: B batch, T frames, D width of h, Z = G * C width of z, V values of an observation.
 """
 
 import math
@@ -15,6 +15,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldmodel import Losses, ObserveOutput, SequenceBatch, State, WorldModel, latents
+from worldmodel.boundaries import boundaries
+from worldmodel.checks import check_numbers
 
 GROUPS, CLASSES = 8, 8
 
@@ -26,15 +28,18 @@ class MinimalGRUConfig:
     name: str = ""
     """World model, by name."""
     state_interval: int = 8
-    """Frames between the States that dreams start from."""
-    width: int = 64
+    """Frames between the States that are kept, from which imagination starts."""
+    d_model: int = 64
     """Width of h: D."""
     free_nats: float = 0.1
-    """KL below which the two KL losses stop."""
+    """KL below which the two KL losses have no gradient."""
+
+    def __post_init__(self) -> None:
+        check_numbers("worldmodel", self, may_be_zero=("free_nats",))
 
 
 class MinimalGRU(WorldModel):
-    """One token a frame; z_t is read from frame t alone, and memory is h_t itself."""
+    """One token a frame; z_t is inferred from frame t alone, and memory is h_t itself."""
 
     config_class = MinimalGRUConfig
     tokens = 1
@@ -42,35 +47,35 @@ class MinimalGRU(WorldModel):
     def __init__(self, config: MinimalGRUConfig, shape: tuple[int, ...], actions: int):
         super().__init__()
         self.config, self.shape, self.actions = config, shape, actions
-        self.feature_width = config.width + GROUPS * CLASSES
-        self.encoder = _mlp(math.prod(shape), config.width, GROUPS * CLASSES)
-        self.cell = nn.GRUCell(GROUPS * CLASSES + actions, config.width)
-        self.prior = _mlp(config.width, config.width, GROUPS * CLASSES)
-        self.decoder = _mlp(self.feature_width, config.width, math.prod(shape))
-        self.heads = _mlp(self.feature_width, config.width, 2)  # reward, and the continue flag's logit
+        self.feature_width = config.d_model + GROUPS * CLASSES
+        self.encoder = _mlp(math.prod(shape), config.d_model, GROUPS * CLASSES)
+        self.cell = nn.GRUCell(GROUPS * CLASSES + actions, config.d_model)
+        self.prior = _mlp(config.d_model, config.d_model, GROUPS * CLASSES)
+        self.decoder = _mlp(self.feature_width, config.d_model, math.prod(shape))
+        self.heads = _mlp(self.feature_width, config.d_model, 2)  # reward, and the continue flag's logit
 
     def initial(self, batch: int) -> State:
         """The State before any frame: zeros."""
         zeros = self.cell.weight_hh.new_zeros
-        widths = {"h": self.config.width, "z": GROUPS * CLASSES}
+        widths = {"h": self.config.d_model, "z": GROUPS * CLASSES}
         return TensorDict({name: zeros(batch, 1, width) for name, width in widths.items()}, batch_size=[batch])
 
-    def observe(self, rows: SequenceBatch, state: State, mode: bool = False) -> ObserveOutput:
-        """T real frames: all are encoded at once, then memory goes through them one by one."""
-        return self._observe(rows, state, mode)[0]
+    def observe(self, batch: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
+        """T real frames: all are encoded at once, then the GRU steps through them."""
+        return self._observe(batch, state, sample)[0]
 
-    def _observe(self, rows: SequenceBatch, state: State, mode: bool) -> tuple[ObserveOutput, Tensor]:
-        B, T = rows.batch_size
-        posterior = _log_probs(self.encoder(self._values(rows.observation)))  # (B, T, 1, G, C)
-        z = latents.sample(posterior, mode).flatten(-2)  # (B, T, 1, Z)
+    def _observe(self, batch: SequenceBatch, state: State, sample: bool) -> tuple[ObserveOutput, Tensor]:
+        B, T = batch.batch_size
+        posterior = _log_probs(self.encoder(self._values(batch.observation)))  # (B, T, 1, G, C)
+        z = latents.draw(posterior, sample).flatten(-2)  # (B, T, 1, Z)
         h, before, hs = state["h"], state["z"], []
         for t in range(T):
-            go_on = ~rows.is_first[:, t, None, None]  # an episode begins with no memory, latents or action
-            h = self._step(h * go_on, before * go_on, rows.action[:, t] * go_on[:, 0])
+            keep = ~batch.is_first[:, t, None, None]  # an episode begins with no memory, latents or action
+            h = self._step(h * keep, before * keep, batch.action[:, t] * keep[:, 0])
             before = z[:, t]
             hs.append(h)
         h = torch.stack(hs, 1)  # (B, T, 1, D)
-        ends = sorted({*range(self.config.state_interval - 1, T, self.config.state_interval), T - 1})
+        ends = boundaries(T, self.config.state_interval)
         starts = TensorDict({"h": h[:, ends], "z": z[:, ends]}, batch_size=[B, len(ends)])
         index = torch.tensor(ends, device=h.device)
         return ObserveOutput(torch.cat([h, z], -1), starts, index, starts[:, -1]), posterior
@@ -80,37 +85,37 @@ class MinimalGRU(WorldModel):
         new = self.cell(torch.cat([z[:, 0], action], -1), h[:, 0])
         return new.to(h.dtype).unsqueeze(1)  # states stay float32 under autocast
 
-    def dream(self, state: State, action: Tensor, mode: bool = False) -> State:
+    def dream(self, state: State, action: Tensor, sample: bool = True) -> State:
         """One imagined frame."""
         h = self._step(state["h"], state["z"], action)
-        z = latents.sample(_log_probs(self.prior(h)), mode).flatten(-2)
+        z = latents.draw(_log_probs(self.prior(h)), sample).flatten(-2)
         return TensorDict({"h": h, "z": z}, batch_size=[len(action)])
 
     def feature(self, state: State) -> Tensor:
         """(..., 1, D + Z)"""
         return torch.cat([state["h"], state["z"]], -1)
 
-    def loss(self, rows: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
-        """Losses by the names of `weights`."""
-        output, posterior = self._observe(rows, state, sample=True)
+    def loss(self, batch: SequenceBatch, state: State) -> tuple[Losses, ObserveOutput, dict[str, Tensor]]:
+        """Losses by the names of `loss_scales`, what observing gives, and metrics."""
+        output, posterior = self._observe(batch, state, sample=True)
         feature = output.feature
-        prior = _log_probs(self.prior(feature[..., : self.config.width]))
-        dynamics, representation, surprise = latents.balanced_kl(posterior, prior, self.config.free_nats)
-        reward, going = self.heads(feature).squeeze(-2).float().unbind(-1)
-        truth = self._values(rows.observation)
+        prior = _log_probs(self.prior(feature[..., : self.config.d_model]))
+        dynamics, representation, kl = latents.balanced_kl(posterior, prior, self.config.free_nats)
+        reward, continue_logit = self.heads(feature).squeeze(-2).float().unbind(-1)
+        truth = self._values(batch.observation)
         losses = {
             "reconstruction": (self.decoder(feature).float() - truth).square().sum((-1, -2)).mean(),
             "dynamics": dynamics,
             "representation": representation,
-            "reward": F.mse_loss(reward, rows.reward),
-            "continue": F.binary_cross_entropy_with_logits(going, (~rows.terminated).float()),
+            "reward": F.mse_loss(reward, batch.reward),
+            "continue": F.binary_cross_entropy_with_logits(continue_logit, (~batch.terminated).float()),
         }
-        return losses, output, {"kl": surprise}
+        return losses, output, {"kl": kl}
 
-    def kl(self, rows: SequenceBatch, state: State) -> Tensor:
+    def kl(self, batch: SequenceBatch, state: State) -> Tensor:
         """(B, T): KL(posterior || prior)."""
-        output, posterior = self._observe(rows, state, sample=False)
-        return latents.kl(posterior, _log_probs(self.prior(output.feature[..., : self.config.width])))
+        output, posterior = self._observe(batch, state, sample=False)
+        return latents.kl(posterior, _log_probs(self.prior(output.feature[..., : self.config.d_model])))
 
     def loss_scales(self) -> dict[str, float]:
         """The factor of each loss."""
@@ -134,8 +139,8 @@ class MinimalGRU(WorldModel):
         return observation.flatten(-len(self.shape)).unsqueeze(-2) / scale
 
 
-def _mlp(inputs: int, units: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, units), nn.SiLU(), nn.Linear(units, outputs))
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
 
 
 def _log_probs(logits: Tensor) -> Tensor:
