@@ -63,7 +63,6 @@ class BaselineTraining(TrainingLoop):
         self.algorithm = algorithm(self.agent, self.environments, seed, _device(config, self.environments))
         self.algorithm.set_logger(Logger(folder=None, output_formats=[]))
         self.resume()
-        self.progress.note(f"run folder {folder}" + (f", resumed at step {self.step}" if self.step else ""))
         self.progress.note(
             f"{self.agent.name}: {parameters(self.algorithm.policy)} parameters, on {self.algorithm.device.type}, "
             f"{torch.get_num_threads()} threads"

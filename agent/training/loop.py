@@ -5,11 +5,13 @@ while step < end:
     run_scheduled()      # evaluate, log_video, log_plots and save where they are due
 """
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -22,6 +24,7 @@ from agent.logging.plots import plot_returns
 from agent.runs import checkpoint
 from agent.runs.config import Config
 from agent.runs.flatten import restore_rng, rng_state
+from agent.training import distributed
 from agent.training.evaluation import evaluate, summary
 from agent.training.schedule import Schedule
 from envs.policies import Policy
@@ -32,7 +35,8 @@ from replay.progress import Progress
 class TrainingLoop(ABC):
     """A run in its folder, new or resumed from its last checkpoint.
 
-    A subclass sets up what it trains, then calls `resume`. `step` counts what `unit` says, up to `end`.
+    A subclass sets up what it trains, then calls `resume`. `step` counts what `unit` says, up to `end`. With several
+    processes the first alone evaluates and shows; all save.
     """
 
     unit = "steps"
@@ -40,6 +44,9 @@ class TrainingLoop(ABC):
     def __init__(
         self, config: Config, folder: Path, periods: Mapping[str, int], end: int, stream: TextIO | None = None
     ):
+        self.first = distributed.rank() == 0
+        if not self.first:
+            config, stream = replace(config, wandb="disabled", tensorboard=False), open(os.devnull, "w")
         self.config, self.folder, self.end = config, folder, end
         self.step, self.episodes = 0, 0
         self.last_return: float | None = None
@@ -72,18 +79,18 @@ class TrainingLoop(ABC):
         """Writes what the run looks like; nothing by default."""
         return
 
-    def resume(self) -> bool:
-        """Goes on from the newest checkpoint; False where there is none."""
+    def resume(self, begin: Callable[[], str | None] = lambda: None) -> None:
+        """Goes on from the newest checkpoint; a new run calls `begin`, and notes what it returns."""
         found = self.load()
         self.log.truncate_after(found[0] if found else -1)
-        if found is None:
-            return False
-        self.step, tensors, meta = found
-        self.restore(tensors, meta)
-        if "rng/torch" in tensors:
+        if found is not None:
+            self.step, tensors, meta = found
+            self.restore(tensors, meta)
             restore_rng("rng", tensors)
-        self.schedule.restore(meta["last"], self.step)
-        return True
+            self.schedule.restore(meta["last"], self.step)
+        elif (said := begin()) is not None:
+            self.progress.note(said)
+        self.progress.note(f"run folder {self.folder}" + (f", resumed at {self.unit[:-1]} {self.step}" if found else ""))
 
     def load(self) -> checkpoint.Checkpoint | None:
         """The checkpoint to resume from."""
@@ -102,29 +109,23 @@ class TrainingLoop(ABC):
                 self.advance()
                 self.run_scheduled()
         except KeyboardInterrupt:
-            self.interrupted()
+            if distributed.processes() == 1:  # several are at different steps, and resume from one that all have
+                self.save()
+                self.progress.note(f"interrupted and saved at {self.unit[:-1]} {self.step}: the same command resumes")
             raise
         self.progress.close()
         return self
 
     def run_scheduled(self) -> None:
         """Evaluates, makes videos and saves where that is due; what an interrupt cuts off stays due."""
-        actions: dict[str, Callable[[], None]] = {
-            "evaluate": self.evaluate,
-            "video": self.log_video,
-            "save": self.log_plots,
-        }
+        actions = {"evaluate": self.evaluate, "video": self.log_video, "save": self.log_plots}
         for name in self.schedule.periods:
             if self.schedule.due(name, self.step):
-                actions[name]()
+                if self.first:
+                    actions[name]()
                 self.schedule.done(name, self.step)
                 if name == "save":
                     self.save()
-
-    def interrupted(self) -> None:
-        """What is done before an interrupt ends the run."""
-        self.save()
-        self.progress.note(f"interrupted at {self.unit} {self.step} and saved: the same command resumes")
 
     def save(self) -> None:
         """Writes a checkpoint from which the same command resumes."""
@@ -174,12 +175,12 @@ class TrainingLoop(ABC):
             seconds = {f"time/{name}": value for name, value in self.seconds.items()}
             self.log.log(self.step, self.means.take() | seconds | counts)
 
-    def show(self, *more: str) -> None:
-        """Updates the progress line."""
+    def show(self, *more: str, **counts: float) -> None:
+        """Updates the progress line; `counts` as `Progress.update`."""
         shown = [f"episodes {self.episodes}"]
         if self.last_return is not None:
             shown.append(f"return {self.last_return:.1f}")
-        self.progress.update(self.step, *shown, *more)
+        self.progress.update(self.step, *shown, *more, **counts)
 
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:

@@ -43,9 +43,7 @@ class OfflineTraining(TrainingLoop):
         example = replay.get(replay.names()[0])
         self.learner = Learner(config, example.observation.shape[1:], example.action.shape[1])
         self.sampler = LengthCurriculum(replay, config.replay, config.seed, self.learner.model.initial)
-        loaded = None if self.resume() else self.learner.init_weights()
-        if loaded:
-            self.progress.note(loaded)
+        self.resume(self.learner.init_weights)
 
     def advance(self) -> None:
         """One update."""

@@ -1,8 +1,6 @@
 """Online training: act, update, evaluate, save. Dreamer's loop."""
 
-import os
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +30,9 @@ class OnlineTraining(TrainingLoop):
     """An agent that acts in environments, and learns in a world model trained on what it meets."""
 
     def __init__(self, config: Config, folder: Path):
-        self.first = distributed.rank() == 0
-        quiet = None if self.first else open(os.devnull, "w")
         train = config.train
         periods = {"evaluate": train.eval_every, "video": train.video_every, "save": train.save_every}
-        logged = config if self.first else replace(config, wandb="disabled", tensorboard=False)
-        super().__init__(logged, folder, periods, config.steps, stream=quiet)
+        super().__init__(config, folder, periods, config.steps)
         machine.configure_threads(train.threads)
         torch.manual_seed(config.seed)
         self.environments = envs.make_vector(config.env, config.envs)
@@ -53,7 +48,7 @@ class OnlineTraining(TrainingLoop):
         self.rewards_met = 0
         if not self.first:
             torch.manual_seed(own_seed)
-        loaded = None if self.resume() else self.learner.init_weights()
+        self.resume(self.learner.init_weights)
         self.learner.broadcast()
         # a run that was killed meets other episodes than those it has collected since its last checkpoint
         entropy = [own_seed, self.step, self.replay.episodes]
@@ -62,7 +57,7 @@ class OnlineTraining(TrainingLoop):
         self.random = RandomPolicy(actions, seed, continuous=continuous)
         self.actor = self.learner.policy(config.envs)
         self.episodes = self.replay.episodes
-        self._greet(shape, actions, loaded)
+        self._greet(shape, actions)
 
     def advance(self) -> None:
         """One step of every environment, and meanwhile the updates that are due."""
@@ -92,16 +87,6 @@ class OnlineTraining(TrainingLoop):
     def policy(self, n: int) -> Policy:
         """See `TrainingLoop`."""
         return self.learner.policy(n)
-
-    def run_scheduled(self) -> None:
-        """See `TrainingLoop`; with several processes the first alone evaluates, and all save."""
-        if self.first:
-            return super().run_scheduled()
-        for name in self.schedule.periods:
-            if self.schedule.due(name, self.step):
-                self.schedule.done(name, self.step)
-                if name == "save":
-                    self.save()
 
     def log_video(self) -> None:
         """The open-loop video of the newest episode, for environments that have frames."""
@@ -147,22 +132,11 @@ class OnlineTraining(TrainingLoop):
             raise ConfigError(f"{self.folder}: {distributed.processes()} processes have no checkpoint in common")
         return found
 
-    def interrupted(self) -> None:
-        """See `TrainingLoop`; several processes are at different steps, and resume from one that all have."""
-        if distributed.processes() > 1:
-            self.progress.note("interrupted: the same command resumes from the last checkpoint")
-        else:
-            super().interrupted()
-
-    def show(self, *more: str) -> None:
+    def show(self, *more: str, **counts: float) -> None:
         """See `TrainingLoop`; the time left goes by updates."""
-        shown = [f"episodes {self.replay.episodes}"]
-        if self.last_return is not None:
-            shown.append(f"return {self.last_return:.1f}")
-        shown.append(f"updates {self.learner.updates}")
         frames = self.config.replay.batch_size * self.config.replay.batch_length
-        last = self._due(self.config.steps) * frames
-        self.progress.update(self.step, *shown, *more, last=last, frames=self.learner.updates * frames)
+        counts = {"last": self._due(self.config.steps) * frames, "frames": self.learner.updates * frames}
+        super().show(f"updates {self.learner.updates}", *more, **counts)
 
     def close(self) -> None:
         """Ends the environments' processes and the log."""
@@ -176,16 +150,13 @@ class OnlineTraining(TrainingLoop):
         frames = (step - begun) * train.replay_ratio / distributed.processes()
         return updates + frames / (replay.batch_size * replay.batch_length)
 
-    def _greet(self, shape: tuple[int, ...], actions: int, loaded: str | None) -> None:
+    def _greet(self, shape: tuple[int, ...], actions: int) -> None:
         config, learner, note = self.config, self.learner, self.progress.note
-        note(f"run folder {self.folder}" + (f", resumed at step {self.step}" if self.step else ""))
         note(
             f"{config.worldmodel.name}: {parameters(learner.model)} parameters, agent {parameters(learner.agent)}, on "
             f"{learner.device.type} in {config.train.precision}, {torch.get_num_threads()} threads"
         )
         note(self.replay.describe(shape, np.dtype(np.uint8 if len(shape) == 3 else np.float32), actions=actions))
-        if loaded:
-            note(loaded)
 
 
 def train(config: Config, folder: Path) -> None:

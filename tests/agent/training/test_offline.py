@@ -47,7 +47,7 @@ def test_it_learns_and_leaves_a_run(tmp_path, data):
     losses = [row["val/loss"] for row in rows if "val/loss" in row]
     assert len(losses) == 10 and losses[-1] < 0.8 * losses[0]
     assert not any(name.startswith("agent/") for row in rows for name in row)
-    assert said.getvalue().startswith("run  updates 100/100  frames/s ") and said.getvalue().endswith("left 0:00\n")
+    assert "\nrun  updates 100/100  frames/s " in said.getvalue() and said.getvalue().endswith("left 0:00\n")
     _, loaded, step = load_run(tmp_path / "run")
     assert step == 100
     for name, tensor in learner.model.state_dict().items():
@@ -89,7 +89,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, data, monkeypatch):
     monkeypatch.setattr(Learner, "update", interrupted_at_seven)
     with pytest.raises(KeyboardInterrupt):
         train_offline(config, tmp_path / "run", data, 40, stream=said)
-    assert "interrupted at updates 7 and saved: the same command resumes" in said.getvalue()
+    assert "interrupted and saved at update 7: the same command resumes" in said.getvalue()
     assert load_run(tmp_path / "run")[2] == 7
     monkeypatch.setattr(Learner, "update", update)
     assert train_offline(config, tmp_path / "run", data, 10, stream=said).updates == 10
