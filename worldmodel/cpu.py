@@ -1,7 +1,7 @@
 """Kernels that only make a CPU quick, written by hand in place of torch's own.
 
-Each says which plain form it replaces, with equal values and gradients (tests/worldmodel/test_cpu.py). What each wins:
-`python -m eval.benchmark kernels`. On a GPU the plain forms run.
+Each says which plain form it replaces, with equal values and gradients, and what an update of the `cpu` preset takes
+longer by with the plain form (`python -m eval.benchmark kernels`). On a GPU the plain forms run.
 
 Letters: B sequences, L positions, W taps, C channels.
 """
@@ -10,17 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
-
-from worldmodel import reconstruction
-
-FRAMES = 32
-"""Frames whose reconstruction losses are computed at once: their pixels stay in a CPU's cache."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Replaces `F.rms_norm(x, (D,), weight, eps)`, which a CPU composes of many passes."""
+    """Replaces `F.rms_norm(x, (D,), weight, eps)`, which a CPU composes of many passes: 3 %."""
     if torch.is_grad_enabled():
         return _RMSNorm.apply(x, weight, eps)
     return _normalise(x, weight, eps)[0]
@@ -52,29 +46,9 @@ class _RMSNorm(torch.autograd.Function):
         return onto_x, both.reshape(-1, normal.shape[-1]).sum(0), None
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean () and the variance () of all of x. Replaces `torch.var_mean(x, correction=0)`, with fewer passes."""
-    return _Moments.apply(x)
-
-
-class _Moments(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean = x.mean()
-        ctx.save_for_backward(x, mean)
-        return mean, (torch.linalg.vector_norm(x) ** 2 / x.numel() - mean**2).clamp_min(0.0)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, onto_mean: Tensor, onto_var: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
-        slope = 2 * onto_var / x.numel()
-        return (x * slope).add_(onto_mean / x.numel() - slope * mean)
-
-
 def convolve(past: Tensor, weight: Tensor, bias: Tensor, segment: Tensor) -> Tensor:
     """Causal depthwise convolution. Replaces `boundaries.convolve_masked(past, weight, bias, segment)`: once without
-    resets, then again for the few positions whose taps reach over one.
+    resets, then again for the few positions whose taps reach over one. 7 %.
 
     past (B, W - 1 + L, C), weight (W, C), bias (C,), segment (B, W - 1 + L) -> (B, L, C)
     """
@@ -112,47 +86,7 @@ def _along_time(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Replaces `F.scaled_dot_product_attention(query, key, value, attn_mask=bias)`, for few scores."""
+    """Replaces `F.scaled_dot_product_attention(query, key, value, attn_mask=bias)`, for few scores: 12 %."""
     q, k, v, scores = (t.flatten(0, 1) for t in (query, key, value, bias))
     scores = torch.baddbmm(scores, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     return (scores.softmax(-1) @ v).unflatten(0, query.shape[:2])
-
-
-def reconstruction_losses(decoded: Tensor, truth: Tensor, patch: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """Replaces `reconstruction.reconstruction_losses`: a few frames at a time, with their gradients, since pixels
-    are the largest tensors of an update."""
-    return _ReconstructionLosses.apply(decoded, truth, patch)
-
-
-class _ReconstructionLosses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, decoded: Tensor, truth: Tensor, patch: dict[str, int]) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(decoded.dtype, torch.float32)
-        colours = truth.shape[-1] // (patch["p"] * patch["q"])
-        squared = similarity = decoded.new_zeros((), dtype=wide)
-        gradients = torch.empty_like(decoded), torch.empty_like(decoded)
-        with torch.autocast(truth.device.type, enabled=False):  # variances are small differences of large numbers
-            for given, true, *onto in zip(*(x.split(FRAMES) for x in (decoded, truth, *gradients)), strict=True):
-                pair = given.to(wide, copy=True), true.to(wide).div_(255)
-                x, y = (reconstruction.gray(values, patch) for values in pair)
-                with torch.enable_grad():
-                    part = reconstruction.gray_ssim(x.requires_grad_(), y) * (len(true) / len(truth))
-                    (slope,) = torch.autograd.grad(-part / colours, x)
-                gap = pair[0].sub_(pair[1])
-                squared = squared + torch.linalg.vector_norm(gap) ** 2 / len(truth)
-                similarity = similarity - part.detach()
-                onto[0].copy_(gap.mul_(2 / len(truth)))
-                spread = rearrange(slope.to(onto[1].dtype), "f (h p) (w q) -> f (h w) (p q) 1", **patch)
-                onto[1].unflatten(-1, (spread.shape[-2], -1)).copy_(spread)
-        ctx.save_for_backward(*gradients)
-        return squared, 1 + similarity
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, onto_squared: Tensor, onto_ssim: Tensor) -> tuple[Tensor, None, None]:
-        squared, similarity = ctx.saved_tensors
-        return (
-            torch.addcmul(squared * onto_squared.to(squared.dtype), similarity, onto_ssim.to(squared.dtype)),
-            None,
-            None,
-        )

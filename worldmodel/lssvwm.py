@@ -27,7 +27,6 @@ from worldmodel.losses import ObservedWindow, latent_losses, loss_scales, reward
 from worldmodel.memory_feature import MemoryFeature
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, GlobalAttention, LocalAttention, Mixer
 from worldmodel.next_reward import NextReward, feature_columns, next_reward_errors
-from worldmodel.norm import moments
 from worldmodel.remat import remat_backbone, remat_map, remat_mean
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
 
@@ -409,7 +408,7 @@ class LSSVWM(WorldModel):
         kls, metrics = [], {}
         memories = [starts["memory", str(i), "0"] for i in range(self.config.layers)]
         for i, s in enumerate(memory["ssm"] for memory in memories if "ssm" in memory.keys()):
-            mean, var = moments(s)
+            var, mean = torch.var_mean(s, correction=0)
             kls.append(0.5 * (var + mean**2 - 1 - (var + 1e-6).log()))
             metrics[f"state/{i}/mean"], metrics[f"state/{i}/variance"] = mean.detach(), var.detach()
             metrics[f"state/{i}/norm"] = torch.linalg.vector_norm(s.detach(), dim=tuple(range(2, s.ndim))).mean()

@@ -19,14 +19,6 @@ class RMSNorm(nn.RMSNorm):
         return cpu.rms_norm(x, weight, self.eps)
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean () and the variance () of all of x."""
-    if not x.is_cuda:
-        return cpu.moments(x)
-    variance, mean = torch.var_mean(x, correction=0)
-    return mean, variance
-
-
 class RunningNorm(nn.Module):
     """Shifts and scales vectors (..., V) by the mean and deviation of all vectors given to `update`."""
 

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+CPU_FRAMES = 32
+"""Frames compared at once on a CPU: pixels are the largest tensors of an update, and so few stay in its cache."""
+
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean structural similarity of images (..., H, W, C) in 0..1 (Wang et al. 2004), over square windows of 8.
@@ -46,7 +49,13 @@ def reconstruction_losses(decoded: Tensor, truth: Tensor, patch: dict[str, int])
         truth: patches, uint8.
         patch: the numbers h, w, p and q.
     """
+    frames = len(decoded)
+    squared = similarity = torch.zeros((), device=decoded.device)
     with torch.autocast(decoded.device.type, enabled=False):  # variances are small differences of large numbers
-        x = decoded.to(torch.promote_types(decoded.dtype, torch.float32))
-        y = truth.to(x.dtype).div_(255)
-        return (x - y).square().sum() / len(x), 1 - gray_ssim(gray(x, patch), gray(y, patch))
+        at_once = frames if decoded.is_cuda else CPU_FRAMES
+        for x, y in zip(decoded.split(at_once), truth.split(at_once), strict=True):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            y = y.to(x.dtype).div_(255)
+            squared = squared + (x - y).square().sum() / frames
+            similarity = similarity + gray_ssim(gray(x, patch), gray(y, patch)) * (len(x) / frames)
+    return squared, 1 - similarity

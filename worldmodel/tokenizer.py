@@ -4,9 +4,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldmodel import cpu, reconstruction
 from worldmodel.heads import symexp, symlog
 from worldmodel.norm import RMSNorm, RunningNorm
+from worldmodel.reconstruction import reconstruction_losses
 
 GRID = 4
 
@@ -84,8 +84,7 @@ class ImageTokenizer(nn.Module):
     def losses(self, feature: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """(squared error, 1 - SSIM) of decoded frames, the first summed over a frame's values, means over frames."""
         decoded, truth = self.decoder(feature), self._patches(observation)
-        losses = (reconstruction if decoded.is_cuda else cpu).reconstruction_losses
-        return losses(decoded.flatten(0, -3), truth.flatten(0, -3), self.patch)
+        return reconstruction_losses(decoded.flatten(0, -3), truth.flatten(0, -3), self.patch)
 
     def update(self, observation: Tensor) -> None:
         """Images have no running normalisation."""

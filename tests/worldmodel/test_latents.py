@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
+
 from worldmodel.latents import balanced_kl, draw, kl, log_probs
 
 N, G, C = 2, 3, 5

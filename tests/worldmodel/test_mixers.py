@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from tests.worldmodel.small import assert_close, leaves, shake
 from worldmodel.boundaries import boundaries
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, GlobalAttention, LocalAttention, Mixer
-from worldmodel.mixers.local_attention import attend
 
 WIDTH, GRID, TOKENS = 16, (2, 4), 8
 
@@ -162,11 +160,6 @@ def test_nothing_passes_a_reset(mixer: Mixer, at: int) -> None:
     torch.testing.assert_close(later, mixer(ahead, fresh_memories[:, -1], resets(5), 4)[0], atol=1e-10, rtol=0)
 
 
-def test_an_odd_head_cannot_be_turned() -> None:
-    with pytest.raises(ValueError, match="15 / 5"):
-        GlobalAttention(15, TOKENS, 4, 5)
-
-
 def test_no_frame_sees_a_later_one(mixer: Mixer) -> None:
     for at in (0, 4, 9):
         assert min(frames_changed(mixer, at)) == at
@@ -305,19 +298,6 @@ def test_attention_has_numbers_for_gradients_where_nothing_is_seen() -> None:
     y, memories = module(noise(4), module.initial(2), resets(4, (0, 1), (1, 3)), 2)
     (y.square().sum() + memories["kv"].sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
-
-
-def test_plain_products_are_torch_s_attention() -> None:
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(3, 2, n, 8, dtype=torch.float64, requires_grad=True) for n in (4, 6, 6))
-    bias = torch.randn(3, 2, 4, 6, dtype=torch.float64).masked_fill(torch.rand(3, 2, 4, 6) < 0.4, -torch.inf)
-    bias[..., 0] = 0.0
-    ours = attend(query, key, value, bias)
-    torchs = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    torch.testing.assert_close(ours, torchs)
-    gradient = torch.randn_like(ours)
-    parts = (query, key, value)
-    torch.testing.assert_close(torch.autograd.grad(ours, parts, gradient), torch.autograd.grad(torchs, parts, gradient))
 
 
 def begun(reset: Tensor, b: int, t: int) -> int:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldmodel.heads import symlog
+from worldmodel.heads import symexp, symlog
 from worldmodel.next_reward import CosineSimilarity, NextReward, next_reward_loss, reward_after
 
 
@@ -57,16 +57,19 @@ def test_cosines_find_the_expected_colour_among_four_from_the_reward_of_one_acti
 def test_rows_without_a_predicted_reward_hardly_count_and_do_not_bias() -> None:
     rewards = torch.tensor([[0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])  # two rows: the second action may earn 0.5, nothing may
     action = torch.eye(2)[[0, 1]]
-    reward = torch.tensor([1.0, 2.0])
+    reward = symexp(torch.tensor([1.0, 2.0]))
     loss = next_reward_loss(rewards, action, reward, torch.ones(2))
     torch.testing.assert_close(loss, torch.tensor((0.51 * 1 + 0.01 * 4) / 0.52))
     torch.testing.assert_close(next_reward_loss(rewards, action, reward, torch.tensor([0.0, 1.0])), torch.tensor(4.0))
     assert next_reward_loss(rewards, action, reward, torch.zeros(2)) == 0
-    # a reward of 1 in one of four: the least error is at its mean
+    # a reward in one of four: the least error is at its mean
     rewards = torch.full((4, 3), 0.25, requires_grad=True)
     (gradient,) = torch.autograd.grad(
         next_reward_loss(
-            rewards * torch.tensor([1.0, 0, 0]), action[[0, 0, 0, 0]], torch.tensor([1.0, 0, 0, 0]), torch.ones(4)
+            rewards * torch.tensor([1.0, 0, 0]),
+            action[[0, 0, 0, 0]],
+            symexp(torch.tensor([1.0, 0, 0, 0])),
+            torch.ones(4),
         ),
         rewards,
     )

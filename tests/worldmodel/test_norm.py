@@ -1,12 +1,9 @@
-"""RMSNorm and moments against torch's own and finite differences. Running moments are tested with the tokenizer."""
+"""RMSNorm's gradients and types. RunningNorm is tested with the tokenizer."""
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from worldmodel.norm import RMSNorm, moments
+from worldmodel.norm import RMSNorm
 
 
 def norm(width: int, dtype: torch.dtype) -> RMSNorm:
@@ -14,21 +11,6 @@ def norm(width: int, dtype: torch.dtype) -> RMSNorm:
     module = RMSNorm(width, eps=1e-5).to(dtype)
     torch.nn.init.uniform_(module.weight, 0.5, 2.0)
     return module
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(1, 5), max_size=3), st.integers(1, 40), st.floats(1e-4, 1e3), st.integers(0, 99))
-def test_values_and_gradients_are_those_of_torch(lead: list[int], width: int, size: float, seed: int) -> None:
-    torch.manual_seed(seed)
-    ours = norm(width, torch.float64)
-    x = (size * torch.randn(*lead, width, dtype=torch.float64)).requires_grad_()
-    gradient = torch.randn_like(x)
-    y = F.rms_norm(x, (width,), ours.weight, 1e-5)
-    want = torch.autograd.grad(y, (x, ours.weight), gradient)
-    torch.testing.assert_close(ours(x), y)
-    torch.testing.assert_close(torch.autograd.grad(ours(x), (x, ours.weight), gradient), want, atol=1e-9, rtol=1e-6)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(x), y)
 
 
 def test_gradients_are_finite_differences() -> None:
@@ -53,14 +35,3 @@ def test_bfloat16_is_near_the_wide_result(size: float) -> None:
     narrow = module(x)
     assert narrow.dtype == torch.bfloat16
     torch.testing.assert_close(narrow.float(), module(x.float()), atol=0.02, rtol=0.02)
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.floats(-3, 3), st.integers(0, 99))
-def test_moments_and_their_gradients_are_those_of_torch(shape: list[int], middle: float, seed: int) -> None:
-    torch.manual_seed(seed)
-    x = (middle + torch.randn(shape, dtype=torch.float64)).requires_grad_()
-    var, mean = torch.var_mean(x, correction=0)
-    torch.testing.assert_close(moments(x), (mean, var))
-    got, want = (torch.autograd.grad(3 * m + m * v + v**2, x)[0] for m, v in (moments(x), (mean, var)))
-    torch.testing.assert_close(got, want)

@@ -1,4 +1,4 @@
-"""Scans and norms that start from a Mamba-2 language model compute what transformers' do; what does not fit is refused."""
+"""Scans and norms that start from a Mamba-2 language model compute what transformers' do; refusals of other files."""
 
 import json
 from pathlib import Path

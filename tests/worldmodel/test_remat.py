@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.worldmodel.small import ACTIONS, STATE_INTERVAL, SHAPES, SMALL, assert_close, random_batch, shake
+from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, STATE_INTERVAL, assert_close, random_batch, shake
 from worldmodel import Losses, ObserveOutput, SequenceBatch, remat, total
 from worldmodel.lssvwm import LAYER_TYPES, LSSVWM, LSSVWMConfig
 from worldmodel.remat import remat_map, remat_mean, segments
@@ -15,7 +15,7 @@ B, T = 2, 22
 
 def make(kind: str, frames: int, name: str = "lssvwm") -> LSSVWM:
     """The same model but for its segments."""
-    torch.manual_seed(3)  # of 0 to 5, 0 alone has a gradient that nearly cancels out, of rounding more than of anything
+    torch.manual_seed(1)  # of 0 to 5, 3 alone has a gradient that nearly cancels out, and consists of rounding
     options = SMALL[name] | {"remat_frames": frames, "name": name}
     model = LSSVWM(LSSVWMConfig(**options), SHAPES[kind], ACTIONS)
     shake(model, 0.1)

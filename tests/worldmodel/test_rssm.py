@@ -8,11 +8,8 @@ import torch.nn.functional as F
 from tests.worldmodel import rssm_by_hand as by_hand
 from tests.worldmodel.small import ACTIONS, SHAPES, random_batch, shake
 from worldmodel import SequenceBatch, State, total
-from worldmodel.block_gru import BlockGRU, BlockLinear
-from worldmodel.cnn import ImageCoder, lowest
-from worldmodel.dense import dense
 from worldmodel.rssm import RSSM, RSSMConfig
-from worldmodel.sizes import SIZES, Widths
+from worldmodel.rssm_networks import SIZES, BlockGRU, BlockLinear, ImageCoder, Widths, dense, halvings
 
 B, T = 2, 3
 FREE_NATS = 1.0
@@ -28,10 +25,10 @@ class Step:
         self.model.double()
         self.rows = in_double(random_batch("vector", B, T, firsts=[(0, 1)]))
         with torch.no_grad():
-            lived = in_double(random_batch("vector", B, 2, seed=1))
-            self.state: State = self.model.observe(lived, self.model.initial(B)).last_state
+            earlier = in_double(random_batch("vector", B, 2, seed=1))
+            self.state: State = self.model.observe(earlier, self.model.initial(B)).last_state
         torch.manual_seed(1)
-        self.losses, self.output, self.figures = self.model.loss(self.rows, self.state)
+        self.losses, self.output, self.metrics = self.model.loss(self.rows, self.state)
         total(self.losses, self.model.loss_scales()).backward()
         self.hot = by_hand.hot_of(self.output.feature[..., 2048:], 16)
         self.weights = by_hand.weights_of(self.model)
@@ -66,7 +63,7 @@ def test_the_recurrent_state_is_the_paper_s(step: Step) -> None:
 def test_prior_and_posterior_are_the_paper_s(step: Step) -> None:
     with torch.no_grad():
         h = step.output.feature[:, :, 0, :2048]
-        prior = step.model._prior(h)[:, :, 0]
+        prior = step.model._log_probs(step.model.prior(h))
         frames = step.model.posterior.from_frame(step.model.coder.encode(step.rows.observation))
         posterior = step.model._log_probs(step.model.posterior(h, frames))
     np.testing.assert_allclose(prior.exp().numpy(), step.seen["prior"], atol=1e-10)
@@ -78,7 +75,7 @@ def test_losses_are_the_paper_s(step: Step) -> None:
     assert step.losses.keys() == step.want.keys()
     for name, value in step.want.items():
         assert step.losses[name].item() == pytest.approx(value, rel=1e-6), name
-    assert step.want["dynamics"] > FREE_NATS and step.figures["kl"] == pytest.approx(step.want["dynamics"])
+    assert step.want["dynamics"] > FREE_NATS and step.metrics["kl"] == pytest.approx(step.want["dynamics"])
     assert step.model.loss_scales() == {
         "reconstruction": 1.0, "dynamics": 1.0, "representation": 0.1, "reward": 1.0, "continue": 1.0
     }  # fmt: skip
@@ -131,7 +128,7 @@ def test_free_nats_stop_both_divergences() -> None:
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-def test_a_first_row_s_reward_teaches_nothing() -> None:
+def test_a_first_row_s_reward_trains_nothing() -> None:
     model, rows = RSSM(RSSMConfig(hidden=16), SHAPES["vector"], ACTIONS), random_batch("vector", B, T, firsts=[(0, 1)])
     found = []
     for reward in (0.0, 5.0):
@@ -141,7 +138,7 @@ def test_a_first_row_s_reward_teaches_nothing() -> None:
     assert torch.equal(*found)
 
 
-TAUGHT = {
+TRAINED = {
     "reconstruction": {"encoder", "decoder", "posterior", "core"},
     "dynamics": {"encoder", "posterior", "core", "prior"},  # through the latents that h is made of
     "representation": {"encoder", "posterior", "core"},
@@ -150,17 +147,17 @@ TAUGHT = {
 }
 
 
-@pytest.mark.parametrize("name", list(TAUGHT))
-def test_what_each_loss_teaches(name: str) -> None:
+@pytest.mark.parametrize("name", list(TRAINED))
+def test_what_each_loss_trains(name: str) -> None:
     torch.manual_seed(0)
     model = RSSM(RSSMConfig(hidden=16, free_nats=0.0), SHAPES["vector"], ACTIONS)
     shake(model, 0.1)
     model.loss(random_batch("vector", B, 5), model.initial(B))[0][name].backward()
     paths = [path.split(".") for path, p in model.named_parameters() if p.grad is not None and p.grad.any()]
-    assert {path[1] if path[0] == "coder" else path[0] for path in paths} == TAUGHT[name]
+    assert {path[1] if path[0] == "coder" else path[0] for path in paths} == TRAINED[name]
 
 
-def test_a_prediction_can_be_learnt() -> None:
+def test_a_prediction_can_be_trained() -> None:
     """SequenceBatch whose reward and next frame the action decides: after some updates the dream says so too."""
     torch.manual_seed(0)
     model = RSSM(RSSMConfig(hidden=32, free_nats=0.1), SHAPES["vector"], ACTIONS)
@@ -201,20 +198,20 @@ def test_images_are_encoded_and_decoded_as_by_hand(shape: tuple[int, ...]) -> No
     errors = []
     for b in range(2):
         np.testing.assert_allclose(codes[b, 0].numpy(), by_hand.encoded_image(weights, images[b, 0].numpy()), atol=1e-9)
-        want = by_hand.decoded_image(weights, h[b, 0].numpy(), z[b, 0].numpy(), coder.small, shape)
+        want = by_hand.decoded_image(weights, h[b, 0].numpy(), z[b, 0].numpy(), coder.lowest, shape)
         np.testing.assert_allclose(decoded[b, 0].numpy(), want, atol=1e-9)
         errors.append(((want - images[b, 0].numpy() / 255) ** 2).sum())
     assert loss.item() == pytest.approx(np.mean(errors))
 
 
 def test_images_are_halved_to_the_paper_s_lowest_level() -> None:
-    assert lowest((64, 64))[-1] == (4, 4) and len(lowest((64, 64))) == 4
-    assert lowest((32, 32)) == [(16, 16), (8, 8), (4, 4)]
-    assert lowest((96, 160))[-1] == (6, 10)
-    assert lowest((84, 84)) == [(42, 42), (21, 21), (11, 11), (6, 6)]
+    assert halvings((64, 64))[-1] == (4, 4) and len(halvings((64, 64))) == 4
+    assert halvings((32, 32)) == [(16, 16), (8, 8), (4, 4)]
+    assert halvings((96, 160))[-1] == (6, 10)
+    assert halvings((84, 84)) == [(42, 42), (21, 21), (11, 11), (6, 6)]
     for size in ((4, 64), (300, 300), (8, 256)):
         with pytest.raises(ValueError, match=f"images of {size[0]}x{size[1]} pixels") as refusal:
-            lowest(size)
+            halvings(size)
         assert "\n" not in str(refusal.value)
 
 
@@ -229,7 +226,7 @@ def test_block_linear_is_a_linear_layer_of_a_block_diagonal_matrix() -> None:
         BlockLinear(24, 15, 8)
 
 
-def test_a_gru_that_reads_nothing_keeps_the_most_of_its_state() -> None:
+def test_a_gru_without_weights_keeps_the_most_of_its_state() -> None:
     """All weights zero: the candidate is 0, and the update gate sigmoid(-1)."""
     core = BlockGRU(64, 8, 3, 8)
     for parameter in core.parameters():

@@ -163,10 +163,3 @@ def test_long_sequences_stay_finite() -> None:
     y.square().sum().backward()
     assert y.isfinite().all() and memories["ssm"].isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
-
-
-def test_a_state_is_of_pairs() -> None:
-    with pytest.raises(ValueError, match="7 is odd"):
-        S5(WIDTH, TOKENS, 2, 6, 7)
-    with pytest.raises(ValueError, match="head width 5 does not divide the inner width 12 = 2 x 6"):
-        S5(WIDTH, TOKENS, 2, 5, 4)
