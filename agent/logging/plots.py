@@ -17,7 +17,7 @@ from envs.atari.scores import SCORES
 from replay.atomic import replace_atomically
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, distinct to colour-blind readers too."""
+"""Okabe and Ito's colours, distinct with any colour vision."""
 
 REFERENCES: dict[str, dict[str, float]] = {
     "MemoryMaze": {"random": 0.2, "human": 26.4, "oracle": 34.8},
