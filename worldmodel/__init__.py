@@ -16,7 +16,7 @@ MODELS: dict[str, tuple[type[WorldModel], Callable[..., Any]]] = {
     **{name: (LSSVWM, partial(LSSVWMConfig, name=name, **NAMED_CONFIGS.get(name, {}))) for name in LAYER_TYPES},
     "rssm": (RSSM, RSSMConfig),
 }
-"""World models by name: the class, and what makes its default configuration."""
+"""World models by name: the class, and the factory of its default configuration."""
 
 
 def names() -> list[str]:
@@ -25,7 +25,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
-    """The class of this name, and what makes its default configuration; `package.module:Class` is a name too.
+    """The class of this name, and the factory of its default configuration; `package.module:Class` is a name too.
 
     Raises `plugins.PluginError`, a ValueError of one line, where there is none.
     """

@@ -1,4 +1,4 @@
-"""A world model as an environment: agents of any kind learn inside it, and know of nothing else.
+"""The learned simulator as a Gymnasium vector environment: any agent trains inside it.
 
 Letters: n dreams side by side, N tokens, F width of a token's feature, A actions.
 """
@@ -17,13 +17,13 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from worldmodel.base import State, WorldModel
+from worldmodel.rollout import imagine
 
 StartStates = Callable[[int], State]
-"""n -> n States (n,) with memory of what came before them; drawn, where drawn at all, by torch's own generator."""
+"""n -> n States (n,) with the memory of their past; random ones are drawn by torch's own generator."""
 
 Observe = Literal["features", "frames"]
-"""What an agent in the dream sees: the model's features in one row, (N * F,) float32; or what the model decodes from
-them, frames (H, W, C) uint8 or vectors (V,) float32."""
+"""Observations: the model's features, flattened, (N * F,) float32; or decoded frames, (H, W, C) uint8 or (V,) float32."""
 
 StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -31,17 +31,16 @@ StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any
 class WorldModelVectorEnv(VectorEnv):
     """n dreams of one world model, stepped as one batch.
 
-    Rewards are what the model expects. An episode terminates by a draw from the probability of going on that the model
-    gives: returns are then in the mean what an agent gets which weighs rewards by that probability, and a danger of a
-    fifth at each step ends episodes, as a threshold at a half never would. After `horizon` steps it is truncated.
+    Rewards are those that the model expects. An episode terminates by a draw from the model's continue probability, so
+    that mean returns equal those weighted by that probability; after `horizon` steps it is truncated.
 
-    Autoreset is NEXT_STEP, as in `envs.vector`: the step after an episode's end ignores the action and gives the first
-    observation of the next, reward 0. With SAME_STEP that observation comes at once, and the last one of the episode
-    in `infos["final_obs"]`.
+    Autoreset is NEXT_STEP: the step after an episode's end ignores the action and gives the first observation of the
+    next episode, reward 0. With SAME_STEP that observation comes at once, and the last one of the episode is in
+    `infos["final_obs"]`.
 
     Args:
-        model: left as it is; gradients are not recorded.
-        start_states: where dreams begin.
+        model: is not changed; gradients are not recorded.
+        start_states: gives the States that episodes begin at.
         n: how many dreams, at least 1.
         horizon: steps until truncation.
         observe: see `Observe`.
@@ -51,7 +50,7 @@ class WorldModelVectorEnv(VectorEnv):
         autocast: the precision that the model runs in.
 
     Raises:
-        ValueError: a number below 1, another autoreset mode, or images asked of a model that decodes vectors.
+        ValueError: for a number below 1, another autoreset mode, or rendering of a model that decodes vectors.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class WorldModelVectorEnv(VectorEnv):
         self._ended = np.zeros(n, bool)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """All dreams begin anew; observations (n, ...) and no infos. With a seed, all that follows follows from it."""
+        """New episodes: observations (n, ...) and no infos. A seed makes everything after it repeatable."""
         super().reset(seed=seed)
         with self._drawing():
             self._state = self.start_states(self.num_envs)
@@ -101,19 +100,18 @@ class WorldModelVectorEnv(VectorEnv):
     def step(self, actions: np.ndarray) -> StepReturn:
         """Observations (n, ...), rewards (n,) float64, terminated (n,), truncated (n,), infos.
 
-        ResetNeeded before the first reset; a ValueError for actions that are none.
+        Raises ResetNeeded before the first reset, and ValueError for actions outside of the action space.
         """
         if self._state is None:
-            raise ResetNeeded("step() before reset(): a dream has to begin somewhere")
+            raise ResetNeeded("step() before reset()")
         with self._drawing():
-            state = self.model.dream(self._state, self._wide(actions))
-            feature = self.model.feature(state)
-            reward = self.model.reward(feature).double().cpu().numpy()
-            likely = self.model.continue_prob(feature).float()
-            terminated = (torch.rand_like(likely) >= likely).cpu().numpy()
-            began = self._ended.copy()  # nowhere, where resets do not wait for a step of their own
-            observation = self._observed(feature)
-            self._begin(state, began, observation)
+            imagined = imagine(self.model, self._state, self._one_hot(actions).unsqueeze(0), horizon=1)
+            reward = imagined.reward[0].double().cpu().numpy()
+            continue_prob = imagined.continue_prob[0]
+            terminated = (torch.rand_like(continue_prob) >= continue_prob).cpu().numpy()
+            began = self._ended.copy()  # all false with SAME_STEP
+            observation = self._observed(imagined.feature[1])
+            self._begin(imagined.state, began, observation)
             self._steps = np.where(began, 0, self._steps + 1)
             reward, terminated = np.where(began, 0.0, reward), terminated & ~began
             truncated = self._steps >= self.horizon
@@ -128,43 +126,42 @@ class WorldModelVectorEnv(VectorEnv):
         return observation, reward, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """The n frames (H, W, 3) uint8 that the dreams stand at; None without a render mode."""
+        """The n current frames (H, W, 3) uint8; None without a render mode."""
         if self.render_mode is None or self._state is None:
             return None
         with torch.no_grad(), self.autocast():
             return tuple(_pixels(self.model.decode(self.model.feature(self._state))))
 
     def _begin(self, state: State, where: np.ndarray, observation: np.ndarray) -> None:
-        """Goes on from `state`, and from fresh starts at `where` (n,), whose observations are put in their place."""
+        """Continues from `state`; at `where` (n,) from fresh starts, whose observations replace those given."""
         self._state = state
         if not where.any():
             return
         fresh = self.start_states(int(where.sum()))
-        place = torch.from_numpy(np.flatnonzero(where)).to(self.device)
-        # States are never changed in place: the one before may be anyone's
-        self._state = state.apply(lambda old, new: old.index_copy(0, place, new.to(old.dtype)), fresh)
+        index = torch.from_numpy(np.flatnonzero(where)).to(self.device)
+        self._state = state.apply(lambda old, new: old.index_copy(0, index, new.to(old.dtype)), fresh)
         observation[where] = self._observed(self.model.feature(fresh))
 
     def _finals(self, observation: np.ndarray, ended: np.ndarray) -> dict[str, Any]:
-        """The last observations of episodes, as Gymnasium's own vector environments tell them."""
+        """The last observations of episodes, as in Gymnasium's own vector environments."""
         infos: dict[str, Any] = {}
         for i in np.flatnonzero(ended):
             infos = self._add_info(infos, {"final_obs": observation[i].copy(), "final_info": {}}, int(i))
         return infos
 
     def _observed(self, feature: Tensor) -> np.ndarray:
-        """(n, N, F) -> what an agent sees."""
+        """(n, N, F) -> observations."""
         if self.observe == "features":
             return flat(feature)
         decoded = self.model.decode(feature)
         return _pixels(decoded) if decoded.dim() == 4 else _own(decoded)
 
-    def _wide(self, actions: np.ndarray) -> Tensor:
-        """Actions as world models take them: (n, A), one-hot where they are discrete."""
+    def _one_hot(self, actions: np.ndarray) -> Tensor:
+        """Actions (n, A) as world models take them: one-hot where they are discrete."""
         n, width = self.num_envs, self.model.actions
         if self.continuous:
             values = np.array(actions, np.float32)
-            if values.shape != (n, width) or not (np.abs(values) <= 1).all():  # nor is what is not a number
+            if values.shape != (n, width) or not (np.abs(values) <= 1).all():  # false for NaN too
                 raise ValueError(f"actions {actions}: want {n} vectors of {width}, each value from -1 to 1")
             return torch.from_numpy(values).to(self.device)
         chosen = np.asarray(actions)
@@ -178,14 +175,14 @@ class WorldModelVectorEnv(VectorEnv):
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """Draws by a seed from this environment's generator; torch's goes on after it as if nothing had been drawn."""
+        """Draws from a seed of this environment's generator, and leaves torch's as it was."""
         with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad(), self.autocast():
             torch.manual_seed(int(self.np_random.integers(2**63)))
             yield
 
 
 class WorldModelEnv(gymnasium.Env):
-    """One dream as a plain Gymnasium environment; a ValueError of several."""
+    """One dream as a plain Gymnasium environment. Raises ValueError for several."""
 
     def __init__(self, dreams: WorldModelVectorEnv):
         if dreams.num_envs != 1:
@@ -211,12 +208,12 @@ class WorldModelEnv(gymnasium.Env):
 
 
 def flat(feature: Tensor) -> np.ndarray:
-    """(n, N, F) -> (n, N * F) float32: features as an agent in the dream sees them."""
+    """(n, N, F) -> (n, N * F) float32: features as observations."""
     return _own(feature.flatten(-2))
 
 
 def _own(values: Tensor) -> np.ndarray:
-    """float32, and no view of a State's tensors: observations are changed in place."""
+    """float32, copied: observations are changed in place, States never."""
     return values.float().cpu().numpy().copy()
 
 

@@ -1,4 +1,4 @@
-"""Networks that read a feature, and how a number is put into bins: symexp two-hot (DreamerV3, Hafner et al. 2023)."""
+"""Networks that read a feature, and symexp two-hot regression (DreamerV3, Hafner et al. 2023)."""
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,9 @@ def symexp(x: Tensor) -> Tensor:
 
 
 class TokenMLP(nn.Module):
-    """A feature (..., N, F) -> (..., outputs): each token narrowed by shared weights, then an MLP over all.
+    """A feature (..., N, F) -> (..., outputs): each token projected by shared weights, then an MLP over all.
 
-    Its last layer starts at zero times `scale`, so that first predictions are neutral.
+    The last layer's weights start with a deviation of `scale` / sqrt(units): at 0 the first predictions are neutral.
     """
 
     def __init__(self, tokens: int, features: int, outputs: int, units: int, layers: int = 1, scale: float = 0.0):
@@ -57,11 +57,10 @@ class TwoHot(nn.Module):
         self.register_buffer("bins", bins.float(), persistent=False)
 
     def init_output(self, out: nn.Module) -> None:
-        """Starts a head's last layer, whose weights are zero, from the prior exp(-|symlog|) instead of a uniform one.
+        """Starts a head's last layer, whose weights are zero, from probabilities proportional to exp(-|symlog(bin)|).
 
-        Each bin then has as much part in the mean, which is 0. From a uniform one the outermost, at 5e8, were seen to
-        have a probability of 4e-8 still after 3,300 updates: a part of 18 each, so that the mean hangs on their
-        cancelling out, and whatever falls on one side throws it far off.
+        Each bin then contributes equally to the mean, which is 0. From a uniform start the mean depends for thousands
+        of updates on the outermost bins, at 5e8, cancelling out: any asymmetry moves it far off.
         """
         with torch.no_grad():
             out.get_parameter("bias").copy_(-self.bins.abs().log1p())
@@ -70,7 +69,7 @@ class TwoHot(nn.Module):
         """(..., bins) -> (...): the expected number."""
         weighted = F.softmax(logits, -1) * self.bins
         half = len(self.bins) // 2
-        # the huge outer bins cancel pairwise before they meet the small ones
+        # the huge outer bins are added pairwise first, so that they cancel
         pairs = weighted[..., :half] + weighted[..., half + 1 :].flip(-1)
         return pairs.flip(-1).sum(-1) + weighted[..., half]
 

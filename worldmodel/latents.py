@@ -12,7 +12,7 @@ def log_probs(logits: Tensor, unimix: float) -> Tensor:
     """Log probabilities over the last axis, mixed with `unimix` of the uniform distribution; float32 or wider."""
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
-    if unimix == 0:  # a class far behind has the probability 0, whose logarithm has no gradient
+    if unimix == 0:  # an unlikely class rounds to the probability 0, whose logarithm has no gradient
         return F.log_softmax(logits, -1)
     probs = (1 - unimix) * F.softmax(logits, -1) + unimix / logits.shape[-1]
     return probs.log()
@@ -23,10 +23,10 @@ def draw(log_p: Tensor, sample: bool) -> Tensor:
     probs = log_p.exp()
     if not sample:
         index = log_p.argmax(-1, keepdim=True)
-    else:  # where a uniform number falls among the cumulative: one random number a variable, not one a class
+    else:  # inverse of the cumulative distribution: one random number a variable, not one a class
         edges = probs.detach().cumsum(-1)
         index = (edges <= torch.rand_like(edges[..., :1]) * edges[..., -1:]).sum(-1, keepdim=True)
-        index.clamp_max_(log_p.shape[-1] - 1)  # a product that rounds up to the last edge
+        index.clamp_max_(log_p.shape[-1] - 1)  # the product may round up to the last edge
     hot = torch.zeros_like(probs).scatter_(-1, index, 1.0)
     return hot + (probs - probs.detach())
 
@@ -51,7 +51,7 @@ def balanced_kl(posterior: Tensor, prior: Tensor, free_nats: float) -> tuple[Ten
 
 
 def next_latent_kl(posterior: Tensor, next_prior: Tensor, follows: Tensor) -> Tensor:
-    """The KL () of each frame's posterior from what the frame before expects of it, (B, T, N, G, C) both.
+    """KL(posterior || next prior of the frame before), mean over frames; log probabilities (B, T, N, G, C) both.
 
     follows (B, T) is 1 where a row follows another of its episode, else 0. The posterior gets no gradient.
     """

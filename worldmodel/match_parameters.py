@@ -1,4 +1,4 @@
-"""Parameter-matched world models, as arXiv 2505.20171 compares: by another number of layers, or other widths."""
+"""World models with equal numbers of parameters, by the number of layers or by widths, for fair comparisons."""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -12,27 +12,26 @@ from worldmodel.lssvwm import LSSVWMConfig
 from worldmodel.rssm import RSSMConfig
 
 TOLERANCE = 0.05
-"""Largest share by which a match_parameters total may differ from the one that is asked for."""
-
+"""Largest share by which the total may differ from the one asked for."""
 
 MOST_HIDDEN = 4096
-"""Units of a hidden layer beyond which no RSSM is sought: four times the largest published."""
+"""Largest width of hidden layers that is tried for an RSSM: four times the largest published."""
 
 
 def count(config: Any, shape: Sequence[int], actions: int) -> int:
-    """Parameters of the world model; it is made on the meta device, which takes no memory."""
+    """Parameters of the world model; made on the meta device, which takes no memory."""
     with torch.device("meta"):
         model = make(config, tuple(shape), actions)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def match_parameters(config: Any, shape: Sequence[int], actions: int, parameters: int) -> Any:
-    """`config` with other layers or widths, such that the world model has about this many parameters.
+    """`config` with other layers or widths, such that the world model has about `parameters` parameters.
 
     Args:
         config: of a stack of mixers, or of an RSSM.
         shape: of one observation. actions: width of an action.
-        parameters: the total to come to, as `count` gives it for another configuration.
+        parameters: the total, as `count` gives it for another configuration.
 
     Raises ValueError, of one line, where no such configuration comes within `TOLERANCE`, and for other world models.
     """
@@ -46,9 +45,9 @@ def match_parameters(config: Any, shape: Sequence[int], actions: int, parameters
 
 
 def _by_hidden(config: RSSMConfig, shape: Sequence[int], actions: int, parameters: int) -> RSSMConfig:
-    """The width of hidden layers whose total is nearest of those that a bisection meets; all other widths follow it.
+    """The width of hidden layers whose total is nearest, of those that a bisection tries; other widths follow it.
 
-    Where channels come to be cut into more blocks the total falls as widths grow, so that another may be nearer yet.
+    The total is not quite monotonic in the width: more blocks of channels take fewer parameters.
     """
     totals: dict[int, int] = {}
 

@@ -1,7 +1,7 @@
 """World models of other packages, by an entry point or by the path to their class.
 
-An installed package adds names by entry points of the group `lssvwm.worldmodels`, `name = "module:Class"`. What can
-be imported is also reached without one, by `module:Class` as its name. docs/add_a_world_model.md walks through one.
+An installed package adds names by entry points of the group `lssvwm.worldmodels`, `name = "module:Class"`. Any class
+that can be imported is also found by `module:Class` as its name. docs/add_a_world_model.md is a tutorial.
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ from worldmodel.base import WorldModel
 GROUP = "lssvwm.worldmodels"
 
 NEEDED = ("name", "state_interval")
-"""Fields that every configuration has: the rest of the toolkit reads them."""
+"""Fields of every configuration, which the rest of the toolkit reads."""
 
 
 class PluginError(ValueError):
-    """A name leads to no usable class; the message is one line."""
+    """A name that stands for no usable world model; the message is one line."""
 
 
 def entry_points() -> dict[str, metadata.EntryPoint]:
-    """What installed packages add, by name."""
+    """Entry points of installed packages, by name."""
     return {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 
@@ -35,7 +35,7 @@ def is_path(name: str) -> bool:
 
 
 def find(name: str) -> tuple[type[WorldModel], Callable[..., Any]]:
-    """The class of this name, and what makes its default configuration, which bears the name.
+    """The class of this name, and the factory of its default configuration, which has that name.
 
     Raises `PluginError` where there is none.
     """

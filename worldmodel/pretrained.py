@@ -1,10 +1,9 @@
-"""A start from a Mamba-2 language model: its first layers' weights for the scans of a world model and the norms before
-them.
+"""Initialises a world model's scans, and the norms before them, from the first layers of a Mamba-2 language model.
 
 Public checkpoints name the tensors of layer i `backbone.layers.{i}.mixer.*` and `backbone.layers.{i}.norm.weight`, that
 of the RMSNorm before the mixer, transformers' and state-spaces' alike (they differ in the embedding's name); a model
-saved without its head leaves out `backbone.`, and Codestral's own file puts `model.` before it. Files are safetensors,
-whose reading runs no code.
+saved without its head leaves out `backbone.`, and Codestral's own file puts `model.` before it. Reading safetensors
+runs no code.
 """
 
 import json
@@ -53,8 +52,9 @@ class Taken:
 
 
 def load(model: LSSVWM, path: Path | str) -> Taken:
-    """Copies the checkpoint's first layers into the model's scans and their norms, in order; other weights stay as they
-    are. What the action adds to a norm's scale and shift is among those.
+    """Copies the checkpoint's first layers into the model's scans and their norms, in order.
+
+    Other weights stay, and so do those by which the action modulates a norm.
 
     Args:
         path: a .safetensors file, or a folder with `model.safetensors` or `model.safetensors.index.json`. Weights
@@ -132,7 +132,7 @@ def _fit(path: Path, i: int, names: Mapping[str, str], files: Mapping[str, Path]
 
 
 def _options(shapes: Mapping[str, Shape], layers: int) -> str:
-    """The options with which tensors of these shapes would fit, in words."""
+    """A message that names the options with which tensors of these shapes would fit."""
     no_fit = "no options would fit it"
     try:
         (width, inner), (heads,) = shapes["mixer.out_proj.weight"], shapes["mixer.A_log"]
@@ -185,7 +185,7 @@ def _sharded(folder: Path) -> dict[str, Path]:
 
 
 def _refuse_groups(folder: Path) -> None:
-    """Several groups of B and C have the shapes of one group with a larger state: the configuration tells."""
+    """Several groups of B and C have the shapes of one group with a larger state; config.json tells them apart."""
     for file in (folder / "config.json", folder / "params.json"):  # Codestral's own has the second name
         config = _json(file) if file.exists() else {}
         ssm = config.get("ssm_cfg")  # state-spaces'
