@@ -23,7 +23,7 @@ StartStates = Callable[[int], State]
 """n -> n States (n,) with the memory of their past; random ones are drawn by torch's own generator."""
 
 Observe = Literal["features", "frames"]
-"""Observations: the model's features, flattened, (N * F,) float32; or decoded frames, (H, W, C) uint8 or (V,) float32."""
+"""Observations: the model's features, flattened (N * F,) float32; or decoded, (H, W, C) uint8 or (V,) float32."""
 
 StepReturn = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 

@@ -342,10 +342,10 @@ def test_kl_depends_on_memory(world: World, cut: int) -> None:
 
 
 def test_losses_are_scalars_and_each_has_its_scale(world: World) -> None:
-    losses, output, figures = world.model.loss(world.rows(), world.state)
+    losses, output, metrics = world.model.loss(world.rows(), world.state)
     assert losses.keys() == world.model.loss_scales().keys()
     assert all(loss.shape == () for loss in losses.values())
-    assert all(figure.shape == () and not figure.requires_grad for figure in figures.values())
+    assert all(metric.shape == () and not metric.requires_grad for metric in metrics.values())
     assert output.feature.requires_grad
 
 
