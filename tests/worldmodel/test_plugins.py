@@ -149,7 +149,7 @@ def test_options_and_files_take_its_fields(name: str) -> None:
     assert parse(command) == config
     with pytest.raises(ConfigError, match=r"--worldmodel.layers is not read by .*: lssvwm, mamba"):
         parse([*command, "--worldmodel.layers", "3"])
-    with pytest.raises(ConfigError, match="--worldmodel.d_model wants an integer, got 'x'"):
+    with pytest.raises(ConfigError, match="--worldmodel.d-model wants an integer, got 'x'"):
         parse(words(f"--worldmodel {name} --worldmodel.d_model x"))
     with pytest.raises(ConfigError, match="worldmodel.state_interval must be more than zero"):
         parse(words(f"--worldmodel {name} --worldmodel.state-interval 0"))
