@@ -24,7 +24,7 @@ from agent.logging.plots import references
 from agent.runs import checkpoint
 from agent.runs.cli import one_line_errors
 from agent.runs.config import Config
-from agent.runs.folder import named_after
+from agent.runs.folder import run_label
 from agent.runs.load import load_policy
 from agent.training.evaluation import SEEDS, evaluate
 from eval import statistics
@@ -112,7 +112,7 @@ def sampling_seed(config: Config) -> int:
     Weak policies that draw the same actions in the same episodes have correlated returns, and intervals over runs
     would be too narrow.
     """
-    return zlib.crc32(f"{config.env} {named_after(config.worldmodel.name, config.agent.name)} {config.seed}".encode())
+    return zlib.crc32(f"{config.env} {run_label(config.worldmodel.name, config.agent.name)} {config.seed}".encode())
 
 
 def stored(run: Path, protocol: Protocol) -> dict[str, Any] | None:

@@ -57,7 +57,7 @@ class Treadmill(Learner):
             return dream(state, action, sample)
 
         self.model.dream = rewarded
-        self.model.reward = lambda feature: self.paid
+        self.model.reward = lambda feature: self.paid.expand(feature.shape[:-2])
         self.model.continue_prob = lambda feature: torch.ones(feature.shape[:-2])
 
 

@@ -66,7 +66,7 @@ def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytes
     [
         (["--worldmodels", "lssvwn"], "unknown world model lssvwn: did you mean lssvwm?"),
         (["--worldmodels", "lssvwm", "--env", "gym:CartPole-v1"], "nothing in gym:CartPole-v1 is hidden"),
-        (["--worldmodels", "lssvwm", "--worldmodel.widht", "3"], "did you mean --worldmodel.d_model"),
+        (["--worldmodels", "lssvwm", "--worldmodel.d-modle", "3"], "did you mean --worldmodel.d-model"),
         (["nowhere"], "nowhere holds no run"),
     ],
 )

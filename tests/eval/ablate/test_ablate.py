@@ -90,7 +90,7 @@ def test_an_interrupt_saves_the_runs_and_says_how_to_go_on(tmp_path: Path):
             process.send_signal(signal.SIGINT)
     assert process.wait() == 130, said
     assert said[-1] == "interrupted: the same command goes on from here\n"
-    assert "saved: the same command goes on" in said[-2]
+    assert "interrupted and saved at step" in said[-2]
     assert load_latest(tmp_path / NAMES[0] / "checkpoints") is not None
     assert load_latest(tmp_path / NAMES[2] / "checkpoints") is None
 
@@ -99,7 +99,7 @@ def test_an_interrupt_saves_the_runs_and_says_how_to_go_on(tmp_path: Path):
     ("words", "line"),
     [
         (["--worldmodels", "lssvwn"], "unknown world model lssvwn: did you mean lssvwm?"),
-        (["--worldmodels", "lssvwm", "--worldmodel.widht", "3"], "did you mean --worldmodel.d_model"),
+        (["--worldmodels", "lssvwm", "--worldmodel.d-modle", "3"], "did you mean --worldmodel.d-model"),
         (["--worldmodels", "lssvwm", "--worldmodel.d_model", "31"], "worldmodel.d_model (31)"),
         (["--worldmodels", "lssvwm", "--seed", "3"], "--seed is set for each run by this command: use --seeds"),
         (["--worldmodels", "lssvwm", "--env", "gym:CartPole-v1"], "no human-normalized scores"),
@@ -127,5 +127,5 @@ def test_a_longer_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_run_made_otherwise_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     open_run(parse(["--env", ENV, "--preset", "debug", "--run-dir", str(tmp_path / NAMES[0])]))
     with pytest.raises(SystemExit):
-        ablate.main([*SHORT, "--worldmodels", "lssvwm", "--out", str(tmp_path), "--train.replay_ratio", "3"])
-    assert "--train.replay_ratio 2.0, this command says --train.replay_ratio 3.0" in capsys.readouterr().err
+        ablate.main([*SHORT, "--worldmodels", "lssvwm", "--out", str(tmp_path), "--train.replay-ratio", "3"])
+    assert "--train.replay-ratio 2.0, this command says --train.replay-ratio 3.0" in capsys.readouterr().err

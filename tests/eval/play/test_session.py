@@ -114,7 +114,11 @@ def test_norms_are_of_every_tensor_in_memory_by_layer(session, runs):
     assert set(header["norms"]) == {"layer 1", "layer 2"}
     ssm = float(np.sqrt(np.square(memory["1", "0", "ssm"].numpy()).sum()))
     assert header["norms"]["layer 2"]["block_scan ssm"] == pytest.approx(ssm, rel=1e-3)
-    assert set(header["norms"]["layer 1"]) == {"block_scan conv", "block_scan ssm", "local_attention kv"}  # but no flags
+    assert set(header["norms"]["layer 1"]) == {
+        "block_scan conv",
+        "block_scan ssm",
+        "local_attention kv",
+    }  # but no flags
 
 
 def test_resetting_memory_keeps_the_frame(session, runs):
