@@ -29,9 +29,9 @@ import envs
 from agent.actor import WorldModelPolicy
 from agent.baselines.ppo import PPOConfig, check_installed
 from agent.runs.cli import one_line_errors
-from agent.runs.load import load_run
 from agent.training.evaluation import SEEDS, evaluate
 from agent.training.learner import Learner
+from agent.training.load import load_run
 from agent.training.offline import EVERYTHING
 from agent.training.replay_states import ReplayStates
 from envs.policies import Policy, RandomPolicy
@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(run: Path, protocol: Protocol, seeds: Sequence[int], side_by_side: int, command: str) -> dict[str, Any]:
-    """Trains and plays; writes the results to the run's folder. Raises as `agent.runs.load.load_run`.
+    """Trains and plays; writes the results to the run's folder. Raises as `agent.training.load.load_run`.
 
     ConfigError too where Stable-Baselines3 is missing, or the run's episodes are.
     """

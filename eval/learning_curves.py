@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.logging.log import Row, read_metrics
 from agent.logging.plots import series
+from agent.logging.sinks import Row, read_metrics
 from agent.runs.config import load_config
 from eval.statistics import curve, on_grid
 

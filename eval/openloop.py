@@ -23,9 +23,9 @@ from agent.logging.predictions import predict, score
 from agent.logging.video import openloop_strip, openloop_video
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
-from agent.runs.load import load_run
 from agent.training.evaluation import SEEDS
 from agent.training.learner import Learner
+from agent.training.load import load_run
 from envs.policies import RandomPolicy
 from eval.episodes import record
 from eval.options import parser, positive

@@ -33,8 +33,8 @@ from torch.nn import functional
 from agent.logging.plots import PALETTE
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
-from agent.runs.load import load_run
 from agent.training.learner import Learner
+from agent.training.load import load_run
 from agent.training.offline import EVERYTHING
 from eval.memory.probe_features import LABELS, POSE, Frames, read
 from eval.memory.probe_mlp import Fitting, Probe, fit, predict

@@ -27,8 +27,8 @@ from agent.runs.cli import one_line_errors, parse
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError, refusals
 from agent.runs.folder import file_name, stored_config, training
-from agent.runs.load import load_run
 from agent.training.learner import Learner, check, spaces
+from agent.training.load import load_run
 from agent.training.offline import EVERYTHING, train_offline
 from eval.memory import maze, recall
 from eval.options import joined, names, parser, positive, positives, seeds

@@ -25,8 +25,8 @@ from agent.runs import checkpoint
 from agent.runs.cli import one_line_errors
 from agent.runs.config import Config
 from agent.runs.folder import run_label
-from agent.runs.load import load_policy
 from agent.training.evaluation import SEEDS, evaluate
+from agent.training.load import load_policy
 from eval import statistics
 from eval.options import parser, positive
 from eval.output import write_json
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(run: Path, protocol: Protocol, command: str) -> dict[str, Any]:
-    """Plays the episodes and writes the results to the run's folder. Raises as `agent.runs.load.load_policy`."""
+    """Plays the episodes and writes the results to the run's folder. Raises as `agent.training.load.load_policy`."""
     trained = load_policy(run)
     config = trained.config
     torch.manual_seed(sampling_seed(config))

@@ -179,7 +179,7 @@ for name, options in {"mamba": SIZES, "transformer": SIZES, "rssm": dict(hidden=
     train(make(name, **options), updates=2)
 
 # %% [markdown]
-# Saving and loading: safetensors and JSON, which hold no code. `agent.runs.load.load_run(folder)` loads a whole run.
+# Saving and loading: safetensors and JSON, which hold no code. `agent.training.load.load_run(folder)` loads a run.
 
 # %%
 options = SIZES | SCALES

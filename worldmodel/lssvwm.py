@@ -58,7 +58,7 @@ NAMED_CONFIGS: dict[str, dict[str, Any]] = {
     "storm-like": dict(layers=2, d_model=512, n_heads=8, global_frames=64, num_categoricals=32, num_classes=32),
 }
 """Default values of stacks that are as deep and as wide as another paper's memory. Tokenizer, losses and interface are
-LSSVWM's; docs/neighbours.md says what else differs from the papers."""
+LSSVWM's; docs/related_models.md says what else differs from the papers."""
 
 MAMBA_2 = {"block_scan", "flat_scan"}
 SCANS = MAMBA_2 | {"s5"}
@@ -139,7 +139,7 @@ class LSSVWMConfig:
     """Scale of the next-reward head's squared error, in symlog."""
     continue_scale: float = 1.0
     """Scale of the continue flag's binary cross-entropy."""
-    state_scale: float = 1e-3
+    state_kl_scale: float = 1e-3
     """Scale of the pull of scan states toward a standard normal."""
 
     def __post_init__(self) -> None:
@@ -206,7 +206,7 @@ class LSSVWMConfig:
             "cosine_similarity": self.next_reward,
             "next_reward_scale": self.next_reward,
         }
-        readers |= dict.fromkeys(("expand", "headdim", "d_state", "state_scale"), bool(SCANS & mixers))
+        readers |= dict.fromkeys(("expand", "headdim", "d_state", "state_kl_scale"), bool(SCANS & mixers))
         return {name for name, read in readers.items() if not read}
 
 
@@ -395,7 +395,7 @@ class LSSVWM(WorldModel):
         losses["reconstruction"], losses["perceptual"] = remat_mean(
             self.tokenizer.losses, self._decoded(feature), batch.observation, self.config.remat_frames
         )
-        losses["state"], state_metrics = self._state_loss(window.output.start_states)
+        losses["state_kl"], state_metrics = self._state_loss(window.output.start_states)
 
         output = window.output
         if observed is not None and not observed.all():
@@ -421,7 +421,7 @@ class LSSVWM(WorldModel):
 
     def loss_scales(self) -> dict[str, float]:
         """See `WorldModel`."""
-        names = ("reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state")
+        names = ("reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state_kl")
         return loss_scales(self.config, *names)
 
     def decode(self, feature: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
-from agent.logging.log import Row, read_metrics
+from agent.logging.sinks import Row, read_metrics
 from agent.runs.config import load_config
 from agent.runs.fields import ConfigError
 from envs.atari.scores import SCORES

@@ -9,7 +9,7 @@ import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 
-from agent.logging.log import Sink
+from agent.logging.sinks import Sink
 from agent.runs.fields import ConfigError
 
 FOLDER = "tensorboard"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.logging.log import Sink
+from agent.logging.sinks import Sink
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError, to_dict
 from replay.atomic import write_text_atomically

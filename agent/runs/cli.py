@@ -17,10 +17,9 @@ import envs
 import worldmodel
 from agent.runs import fields, presets, unread
 from agent.runs.config import AGENTS, Config, unchecked
-from agent.runs.fields import Blocks, ConfigError, Field, did_you_mean, option, refusals
+from agent.runs.fields import Blocks, ConfigError, Diverged, Field, did_you_mean, option, refusals
 from agent.runs.flatten import CheckpointError
-from agent.runs.folder import named_after, run_folder, stored_config
-from agent.training.learner import Diverged
+from agent.runs.folder import run_folder, run_label, stored_config
 
 SHORT = {"worldmodel": "worldmodel.name", "agent": "agent.name"}
 """Options that stand for a field of another name."""
@@ -122,7 +121,7 @@ def _stored(texts: Mapping[str, str | None]) -> Config | None:
     """The configuration of the run in the folder that these options name; None where there is none."""
     default = Config()
     model = texts.get("worldmodel.name") or default.worldmodel.name
-    label = named_after(model, texts.get("agent.name") or default.agent.name)
+    label = run_label(model, texts.get("agent.name") or default.agent.name)
     env, seed = texts.get("env") or default.env, texts.get("seed") or default.seed
     return stored_config(run_folder(env, label, seed, texts.get("run_dir") or ""))
 

@@ -18,6 +18,10 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; its message is one line for the person who wrote it."""
 
 
+class Diverged(RuntimeError):
+    """Ten updates in a row had a loss or a gradient that is not a number."""
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turns a ValueError or a RuntimeError into a ConfigError of one line.

@@ -30,14 +30,14 @@ def run_folder(env: str, name: str, seed: int | str, run_dir: str = "") -> Path:
     return Path(run_dir) if run_dir else Path("runs") / file_name(f"{env}-{name}-s{seed}")
 
 
-def named_after(model: str, agent: str) -> str:
+def run_label(model: str, agent: str) -> str:
     """The name in a run's folder: the world model's, or that of an agent without one."""
     return model if agent == "dreamer" else agent
 
 
 def folder_of(config: Config) -> Path:
     """`run_folder` of a configuration."""
-    name = named_after(config.worldmodel.name, config.agent.name)
+    name = run_label(config.worldmodel.name, config.agent.name)
     return run_folder(config.env, name, config.seed, config.run_dir)
 
 

@@ -96,7 +96,10 @@ OVERLAYS: dict[tuple[str, ObsType], Values] = {
 OTHERS: dict[tuple[str, str], Values] = {
     ("debug", "rssm"): _values(worldmodel=dict(hidden=16, state_interval=8)),
     ("cpu", "rssm"): _values(worldmodel=dict(size="1M")),
-    ("recall", "rssm"): _values(worldmodel=dict(size="1M", state_interval=4)),
+    ("recall", "rssm"): _values(
+        worldmodel=dict(size="1M", state_interval=4, reconstruction_scale=30.0, dynamics_scale=10.0)
+        | dict(next_latent_scale=5.0, reward_scale=10.0, next_reward_scale=5.0)
+    ),
     ("gpu", "rssm"): _values(worldmodel=dict(size="12M"), train=dict(learning_rate=1e-4)),
 }
 """In place of `worldmodel.*` above, for a world model that is no such stack."""

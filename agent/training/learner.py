@@ -16,7 +16,7 @@ from agent.actor_critic import ActorCritic, ActorCriticConfig
 from agent.runs import machine
 from agent.runs.checkpoint import match
 from agent.runs.config import Config
-from agent.runs.fields import ConfigError, refusals
+from agent.runs.fields import ConfigError, Diverged, refusals
 from agent.runs.flatten import flatten, optimizer_tensors, restore_optimizer
 from agent.runs.folder import run_folder, stored_config
 from agent.training import distributed
@@ -29,10 +29,6 @@ from worldmodel.rollout import imagine
 Metrics = dict[str, Tensor]
 Part = tuple[str, torch.nn.Module, torch.optim.Optimizer, float]
 """What an update steps: name, network, optimiser, largest gradient norm."""
-
-
-class Diverged(RuntimeError):
-    """Ten updates in a row had a loss or a gradient that is not a number."""
 
 
 class Learner:

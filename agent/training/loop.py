@@ -90,7 +90,8 @@ class TrainingLoop(ABC):
             self.schedule.restore(meta["last"], self.step)
         elif (said := begin()) is not None:
             self.progress.note(said)
-        self.progress.note(f"run folder {self.folder}" + (f", resumed at {self.unit[:-1]} {self.step}" if found else ""))
+        resumed = f", resumed at {self.unit[:-1]} {self.step}" if found else ""
+        self.progress.note(f"run folder {self.folder}{resumed}")
 
     def load(self) -> checkpoint.Checkpoint | None:
         """The checkpoint to resume from."""

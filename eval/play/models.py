@@ -11,8 +11,8 @@ from agent.logging.plots import run_names
 from agent.runs.checkpoint import CheckpointError
 from agent.runs.fields import ConfigError
 from agent.runs.folder import stored_config
-from agent.runs.load import load_run
 from agent.training.learner import Learner
+from agent.training.load import load_run
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Models:
         self._lock = threading.Lock()
 
     def get(self, index: int, again: bool = False) -> Loaded:
-        """The run of this index; `again` looks for a newer checkpoint. Raises as `agent.runs.load.load_run`."""
+        """The run of this index; `again` looks for a newer checkpoint. Raises as `agent.training.load.load_run`."""
         with self._lock:
             if again or index not in self._loaded:
                 self._loaded[index] = _load(self.folders[index])

@@ -9,9 +9,9 @@ import envs
 from agent.logging.video import dream_video
 from agent.runs.checkpoint import CheckpointError
 from agent.runs.fields import ConfigError
-from agent.runs.load import load_run
 from agent.training.evaluation import SEEDS
 from agent.training.learner import Learner
+from agent.training.load import load_run
 from eval.report.reported_run import ReportedRun
 from replay import CorruptEpisode, load_episode
 from worldmodel import SequenceBatch

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from agent.baselines.ppo import PPOConfig
-from agent.logging.log import Row, read_metrics
 from agent.logging.plots import run_names, series
+from agent.logging.sinks import Row, read_metrics
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import file_name, stored_config

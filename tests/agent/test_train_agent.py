@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.logging.log import read_metrics
+from agent.logging.sinks import read_metrics
 from agent.runs.checkpoint import load_latest
 from eval import returns
 

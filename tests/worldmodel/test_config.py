@@ -94,8 +94,17 @@ def test_a_vector_is_one_token_whatever_the_blocks_are() -> None:
 UNREAD: dict[str, set[str]] = {
     "lssvwm": {"global_frames"},
     "mamba": {"blocks", "local", "local_frames", "global_frames", "n_heads"},
-    "transformer": {"blocks", "local", "local_frames", "expand", "headdim", "d_state", "state_scale", "memory_feature"},
-    "gru": {"blocks", "global_frames", "expand", "headdim", "d_state", "state_scale"},
+    "transformer": {
+        "blocks",
+        "local",
+        "local_frames",
+        "expand",
+        "headdim",
+        "d_state",
+        "state_kl_scale",
+        "memory_feature",
+    },
+    "gru": {"blocks", "global_frames", "expand", "headdim", "d_state", "state_kl_scale"},
     "r2i-like": {"blocks", "global_frames"},
 }
 
@@ -121,7 +130,7 @@ def test_fields_that_are_not_read_change_no_parameter(name: str, options: dict[s
         return
     config = dataclasses.replace(config, **options)
     other = {"blocks": ((4, 4),), "expand": 4, "d_state": 16, "headdim": 8, "n_heads": 4, "local_frames": 5}
-    other |= {"local": "conv", "global_frames": 7, "next_reward_scale": 3.0, "state_scale": 2.0}
+    other |= {"local": "conv", "global_frames": 7, "next_reward_scale": 3.0, "state_kl_scale": 2.0}
     other = {field: value for field, value in other.items() if field in config.unread()}
     shapes = [
         {key: p.shape for key, p in make(c, SHAPES["image"], ACTIONS).named_parameters()}

@@ -350,7 +350,16 @@ def test_losses_are_scalars_and_each_has_its_scale(world: World) -> None:
 
 
 def test_the_losses_of_lssvwm() -> None:
-    names = {"reconstruction", "perceptual", "dynamics", "next_latent", "representation", "reward", "continue", "state"}
+    names = {
+        "reconstruction",
+        "perceptual",
+        "dynamics",
+        "next_latent",
+        "representation",
+        "reward",
+        "continue",
+        "state_kl",
+    }
     for kind in SHAPES:
         for name, extra in (("lssvwm", set()), ("lssvwm next-reward", {"next_reward"})):
             model = small_model(name, kind)

@@ -39,7 +39,7 @@ TRAINED = {
     "reward": {"tokenizer", "backbone"},  # by the latents in the feature
     "next_reward": {"backbone"},
     "continue": {"tokenizer", "backbone"},
-    "state": {"backbone"},
+    "state_kl": {"backbone"},
 }
 
 

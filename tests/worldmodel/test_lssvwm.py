@@ -78,7 +78,9 @@ def test_the_values_of_losses() -> None:
             "reward": (model.twohot.loss(model.reward_head(feature), given.reward) * ~given.is_first).mean(),
             "next_reward": _next_reward(model, feature, given),
             "continue": F.binary_cross_entropy(model.continue_prob(feature), (~given.terminated).float()),
-            "state": torch.stack([0.5 * (s.var() + s.mean() ** 2 - 1 - (s.var() + 1e-6).log()) for s in states]).mean(),
+            "state_kl": torch.stack(
+                [0.5 * (s.var() + s.mean() ** 2 - 1 - (s.var() + 1e-6).log()) for s in states]
+            ).mean(),
         }
     assert got.keys() == want.keys()
     for name, value in want.items():
@@ -110,7 +112,7 @@ TRAINED = {
     "reward": {"encoder", "posterior", "backbone", "reward_head"},
     "next_reward": {"encoder", "posterior", "backbone", "next_reward"},  # the expected frame gets no gradient
     "continue": {"encoder", "posterior", "backbone", "continue_head"},
-    "state": {"encoder", "posterior", "backbone"},
+    "state_kl": {"encoder", "posterior", "backbone"},
 }
 
 
@@ -132,7 +134,7 @@ def test_states_of_scans_alone_are_regularised(name: str) -> None:
     model = make(**(SMALL[name] | {"name": name}))
     got, _, metrics = losses(model)
     has = name in ("lssvwm", "s5")
-    assert (got["state"] > 0) == has
+    assert (got["state_kl"] > 0) == has
     assert [metric for metric in metrics if metric.startswith("state/")] == [
         f"state/{i}/{part}" for i in range(2 * has) for part in ("mean", "variance", "norm")
     ]
@@ -148,8 +150,8 @@ def test_free_nats_stop_the_divergence() -> None:
 
 def test_scales_are_the_configuration_s() -> None:
     assert (
-        make(state_scale=7.0, reward_scale=3.0).loss_scales() | {"state": 7.0, "reward": 3.0}
-        == make(state_scale=7.0, reward_scale=3.0).loss_scales()
+        make(state_kl_scale=7.0, reward_scale=3.0).loss_scales() | {"state_kl": 7.0, "reward": 3.0}
+        == make(state_kl_scale=7.0, reward_scale=3.0).loss_scales()
     )
 
 

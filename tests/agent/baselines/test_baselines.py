@@ -19,14 +19,14 @@ from agent.baselines.ppo import BASELINES, READ, is_unread
 from agent.baselines.same_step import SameStepEnvs
 from agent.baselines.sb3_env import Sb3Envs
 from agent.baselines.sb3_policy import Player, policy, restore
-from agent.logging.log import read_metrics
+from agent.logging.sinks import read_metrics
 from agent.runs import presets
 from agent.runs.checkpoint import load, load_latest
 from agent.runs.cli import one_line_errors, parse
 from agent.runs.config import Config, agent_config, load_config
 from agent.runs.fields import ConfigError, fields
 from agent.runs.flatten import CheckpointError
-from agent.runs.load import load_policy, load_run
+from agent.training.load import load_policy, load_run
 from eval import plot, returns
 
 CARTPOLE = "--env gym:CartPole-v1 --agent ppo --preset debug --train.device cpu"

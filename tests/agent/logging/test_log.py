@@ -13,7 +13,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agent.logging.log import RunLog, read_metrics
+from agent.logging.log import RunLog
+from agent.logging.sinks import read_metrics
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from replay.progress import Progress, duration, track

@@ -14,8 +14,8 @@ from agent.runs.cli import parse
 from agent.runs.config import Config, load_config, save_config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run
-from agent.runs.load import load_policy, load_run
 from agent.training import online
+from agent.training.load import load_policy, load_run
 from tests.eval.play_runs import made
 
 ROOT = Path(__file__).parents[3]

@@ -16,8 +16,8 @@ from agent.runs.cli import parse
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run
-from agent.runs.load import load_run
 from agent.training.learner import Learner, check
+from agent.training.load import load_run
 from agent.training.offline import train_offline
 from replay import Episode, Replay
 

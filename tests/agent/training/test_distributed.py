@@ -21,8 +21,8 @@ distributed.all_mean(mine)
 shared = torch.tensor([5.0 + distributed.rank()])
 distributed.broadcast([shared])
 found = [distributed.processes(), mine[0].unique().tolist(), mine[1].tolist(), shared.item(),
-         distributed.all_sum(3 + distributed.rank()), distributed.all_min(-distributed.rank()), distributed.all_equal(4),
-         distributed.all_equal(distributed.rank())]
+         distributed.all_sum(3 + distributed.rank()), distributed.all_min(-distributed.rank()),
+         distributed.all_equal(4), distributed.all_equal(distributed.rank())]
 with open(f"{sys.argv[1]}/{distributed.rank()}.json", "w") as file:
     json.dump(found, file)
 distributed.end()

@@ -7,9 +7,10 @@ import torch
 from agent.runs import presets
 from agent.runs.checkpoint import load, save
 from agent.runs.config import Config
+from agent.runs.fields import Diverged
 from agent.runs.flatten import CheckpointError
 from agent.training import learner as learner_module
-from agent.training.learner import Diverged, Learner
+from agent.training.learner import Learner
 from worldmodel import State
 
 SHAPE, ACTIONS = (5,), 3

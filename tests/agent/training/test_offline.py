@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from agent.logging.log import read_metrics
+from agent.logging.sinks import read_metrics
 from agent.runs import checkpoint, presets
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError
 from agent.runs.folder import open_run
-from agent.runs.load import load_run
 from agent.training.learner import Learner
+from agent.training.load import load_run
 from agent.training.offline import train_offline, validate
 from replay import Episode, Replay
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from agent.logging.log import read_metrics
 from agent.logging.means import Means
+from agent.logging.sinks import read_metrics
 from agent.runs.checkpoint import load_latest
 from agent.runs.cli import parse
 from agent.runs.fields import ConfigError

@@ -14,7 +14,7 @@ from PIL import Image
 import envs
 from agent.runs.checkpoint import CheckpointError
 from agent.runs.fields import ConfigError
-from agent.runs.load import load_run
+from agent.training.load import load_run
 from eval.play.actions import describe
 from eval.play.models import Models
 from eval.play.session import Session
