@@ -72,7 +72,9 @@ def _play(driver: Chrome, runs: Sequence[Path], observed: int, folder: Path) -> 
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        driver.get(server.stdout.readline().strip())
+        if not (address := server.stdout.readline().strip()):
+            raise ConfigError("eval.play did not start")  # and said why
+        driver.get(address)
         _imagined(driver, 0)
         driver.execute_script(f"document.getElementById('frames').value = {observed}")
         driver.execute_script(f"send({{ do: 'new', frames: {observed}, seed: {SEED} }})")
