@@ -197,6 +197,16 @@ def test_strong_decay_zero_keys_and_equal_keys_give_numbers(dtype: torch.dtype) 
     assert all(x.isfinite().all() for x in (y, states, *gradients))
 
 
+@pytest.mark.parametrize("length", [1, 7])
+def test_autocast_narrows_nothing(length: int) -> None:
+    i = random_inputs(1, length, 2, 3, 2)
+    i = Inputs(*(x.float() for x in i.floats()), i.reset)
+    want = i.run()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = i.run()
+    torch.testing.assert_close(got, want, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 32])
 def test_keys_recall_their_values_and_overwrite_them(chunk: int) -> None:
     """With alpha = 1, beta = 1 and orthonormal keys; a memory that adds (Hebbian, Mamba-2's) reads the sum."""

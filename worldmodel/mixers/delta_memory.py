@@ -198,7 +198,7 @@ def gated_delta_rule(
     Args:
         q, k: queries and keys (b, L, H, d_k) of any length; they are normalised here.
         v: values (b, L, H, d_v).
-        beta: write strengths (b, L, H), 0 to 1; 0 writes nothing.
+        beta: write strengths (b, L, H), 0 to 1; 0 writes nothing and has no gradient.
         decay: log of alpha (b, L, H), finite, at most 0.
         state: (b, H, d_k, d_v), float32 or wider.
         reset: (b, L) bool; the state before that position is forgotten.
@@ -208,11 +208,9 @@ def gated_delta_rule(
     Returns y (b, L, H, d_v) in v's type, and the states (b, K, H, d_k, d_v) at `boundaries(L, save_every)`.
     """
     with torch.autocast(q.device.type, enabled=False):  # which would take states and decays in half precision
-        # keys and values are scaled by sqrt(beta), u by 1 / sqrt(beta): beta then stands nowhere else
-        strength = torch.where(beta > 0, beta, 1.0).to(state.dtype).sqrt() * (
-            beta > 0
-        )  # a root's slope at 0 is infinite
-        strength = strength.unsqueeze(-1)  # (b, L, H, 1)
+        # keys and values are scaled by sqrt(beta), u by its inverse: beta then stands nowhere else
+        writes = beta > 0  # a root's slope at 0 is infinite
+        strength = (torch.where(writes, beta, 1.0).to(state.dtype).sqrt() * writes).unsqueeze(-1)  # (b, L, H, 1)
         v = v * strength.to(v.dtype)
         if q.shape[1] == 1:
             return _step(q, k, v, strength, decay, state, reset)
