@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from agent.lambda_returns import ReturnNormalizer, lambda_returns, replay_returns
 from agent.policy import Categorical, Policy, TanhNormal
-from agent.returns import ReturnNormalizer, lambda_returns, replay_returns
 from worldmodel import SequenceBatch
 from worldmodel.checks import check_numbers
 from worldmodel.heads import TokenMLP, TwoHot

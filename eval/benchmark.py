@@ -22,8 +22,8 @@ import worldmodel
 from agent.runs import machine
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
+from eval.arguments import parser, positive
 from eval.bench import environments, history, kernels, remat, scaling, update
-from eval.options import parser, positive
 from replay.atomic import write_text_atomically
 from worldmodel.ssd import implementation
 

@@ -35,7 +35,7 @@ from agent.training.load import load_run
 from agent.training.offline import EVERYTHING
 from agent.training.replay_states import ReplayStates
 from envs.policies import Policy, RandomPolicy
-from eval.options import parser, positive, seeds
+from eval.arguments import parser, positive, seeds
 from eval.output import write_json
 from eval.returns import metrics
 from replay import Replay

@@ -27,8 +27,8 @@ from agent.training.evaluation import SEEDS
 from agent.training.learner import Learner
 from agent.training.load import load_run
 from envs.policies import RandomPolicy
+from eval.arguments import parser, positive
 from eval.episodes import record
-from eval.options import parser, positive
 from replay import Episode, Replay
 from replay.progress import track
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.logging.plots import plot_returns
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
-from eval.options import parser
+from eval.arguments import parser
 
 
 def main(argv: Sequence[str]) -> None:

@@ -36,10 +36,10 @@ from agent.runs.fields import ConfigError
 from agent.training.learner import Learner
 from agent.training.load import load_run
 from agent.training.offline import EVERYTHING
+from eval.arguments import parser, positive
 from eval.memory.probe_features import LABELS, POSE, Frames, read
 from eval.memory.probe_mlp import Fitting, Probe, fit, predict
 from eval.memory.visibility import NEVER
-from eval.options import parser, positive
 from eval.output import style, write_figure, write_json
 from replay import Episode, Replay
 

@@ -30,8 +30,8 @@ from agent.runs.folder import file_name, stored_config, training
 from agent.training.learner import Learner, check, spaces
 from agent.training.load import load_run
 from agent.training.offline import EVERYTHING, train_offline
+from eval.arguments import joined, names, parser, positive, positives, seeds
 from eval.memory import maze, recall
-from eval.options import joined, names, parser, positive, positives, seeds
 from eval.output import write_json
 from replay import Episode, Replay
 from replay.collect import collect

@@ -28,7 +28,7 @@ from agent.runs.folder import run_label
 from agent.training.evaluation import SEEDS, evaluate
 from agent.training.load import load_policy
 from eval import statistics
-from eval.options import parser, positive
+from eval.arguments import parser, positive
 from eval.output import write_json
 from replay.progress import Progress
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
-from eval.options import parser, positive
+from eval.arguments import parser, positive
 from eval.report.sections import report
 
 try:

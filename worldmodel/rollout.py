@@ -28,16 +28,22 @@ class Imagination:
 
 
 def observe_episode(
-    model: WorldModel, batch: SequenceBatch, state: State, window: int, sample: bool = True
+    model: WorldModel, batch: SequenceBatch, state: State, window: int, sample: bool = True, only_last: bool = False
 ) -> ObserveOutput:
     """Observes sequences of any length, `window` frames at a time, with the State carried from window to window.
 
-    Returns what `WorldModel.observe` returns of the whole, except that States also stand at each window's end.
+    Returns what `WorldModel.observe` returns of the whole, except that States also stand at each window's end; with
+    `only_last` of the last window alone, for callers that want the last State: what is kept of a window is large.
     """
-    features, starts, indices = [], [], []
+    features: list[Tensor] = []
+    starts: list[State] = []
+    indices: list[Tensor] = []
     for begin in range(0, batch.shape[1], window):
         output = model.observe(batch[:, begin : begin + window], state, sample)
         state = output.last_state
+        if only_last:
+            for kept in (features, starts, indices):
+                kept.clear()
         features.append(output.feature)
         starts.append(output.start_states)
         indices.append(output.start_index + begin)

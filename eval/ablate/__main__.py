@@ -27,7 +27,7 @@ from agent.runs.flatten import CheckpointError
 from eval import returns
 from eval.ablate import comparison, jobs
 from eval.ablate.planned import PlannedRun, plan
-from eval.options import joined, names, parser, positive, seeds
+from eval.arguments import joined, names, parser, positive, seeds
 from eval.output import write_json
 
 Results = dict[PlannedRun, list[dict[str, Any]]]

@@ -14,7 +14,7 @@ from agent.runs.config import Config
 from agent.runs.fields import ConfigError, fields
 from agent.runs.folder import file_name, open_run
 from agent.training.learner import check
-from eval.options import field
+from eval.arguments import field
 from eval.returns import human_normalizer
 
 OWN = {

@@ -10,7 +10,11 @@ After LSSVWM (arXiv 2505.20171, section 5), at any size:
 
 A model trained with `worldmodel.open_loop_prob` imagines open loop: each frame is predicted from the context and the
 actions since. Scores are PSNR in dB and SSIM (Wang et al. 2004, over uniform windows; `worldmodel.reconstruction.ssim`)
-of the mean of sampled rollouts. Baselines: the last context frame repeated, and the mean of the context's frames.
+of the mean of sampled rollouts, and PSNR of one rollout at its most likely latents (`mode`). Beside them, over the same
+frames: the model with all but the last `WIPED` context frames left out of memory (`wiped`), its reconstruction of the
+true frames (`reconstruction`: the tokenizer's ceiling), and the predictors of `eval.memory.predictors`, which know
+frames and poses alone. Scores by gap are by frames since the view was last seen in the context. `remembrance` is the
+curve of `predictors.remembrance`: how far the predictions depend on frames before the last n.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,9 +30,12 @@ from torch import Tensor
 from agent.logging.plots import colour
 from agent.logging.predictions import predict, psnr
 from agent.training.learner import Learner
+from eval.memory import predictors
+from eval.memory.visibility import BINS, steps_since
 from eval.output import style, write_figure
 from replay import Episode
 from replay.progress import track
+from worldmodel import SequenceBatch
 from worldmodel.reconstruction import ssim
 from worldmodel.rollout import imagine, observe_episode
 
@@ -40,12 +47,16 @@ STRETCH = 25
 """Imagined frames that a point of the curve is the mean of."""
 SOON = 50
 """Imagined frames that are scored apart as well, before long rollouts lose their way."""
-CELLS, DEGREES = 0.5, 20.0
-"""How near in place and direction two frames show the same view."""
-BINS = {"1-15": (1, 15), "16-63": (16, 63), "64-255": (64, 255), "256-": (256, 1 << 30), "never": (0, 0)}
-"""Steps since a view was last seen, both ends included."""
 TASKS = {"retrieval": "the way back, imagined", "reasoning": "the way on, imagined"}
-BASELINES = {"repeat": ("--", "last frame repeated"), "mean": (":", "mean of the context")}
+WIPED = 64
+"""Context frames that are in memory where the rest is left out."""
+BASELINES = {
+    "repeat": ("--", "last frame repeated"),
+    "mean": (":", "mean of the context"),
+    "heading": ("-.", "heading known"),
+    "pose_kernel": ((0, (5, 1)), "pose known"),
+}
+"""Drawn beside the models: line style and words."""
 
 Scores = dict[str, dict[str, Any]]
 """`psnr`, `ssim` and `frames`, by predictor or by view; of whole rollouts `curve` too, PSNR by `STRETCH`."""
@@ -53,28 +64,50 @@ Scores = dict[str, dict[str, Any]]
 
 @torch.no_grad()
 def continued(learner: Learner, episodes: Sequence[Episode], share: float, rollouts: int = 8) -> Scores:
-    """Predicts the rest of episodes of one length after `share` of their frames.
+    """Predicts the rest of episodes of one length after `share` of their frames; scores by predictor.
 
-    By the `model` (its first `SOON` frames apart, as `soon`), and by the baselines `repeat` and `mean`.
+    By the `model` (its first `SOON` frames apart, as `soon`) and by all that the module names beside it.
     """
     batch = learner.episodes(episodes)
     count, length = batch.shape
     context = int(length * share)
     model = learner.model
-    with learner.autocast():
-        state = observe_episode(model, batch[:, :context], model.initial(count), WINDOW, sample=False).last_state
-        action = batch.action[:, context:].transpose(0, 1).repeat(1, rollouts, 1)  # (H, rollouts * count, A)
-        imagined = imagine(model, torch.cat([state] * rollouts), action, length - context, decode=True, open_loop=True)
-    predicted = imagined.observation.unflatten(1, (rollouts, count)).mean(1).transpose(0, 1)  # (count, H, ...)
-    truth = batch.observation.float() / 255
+    action = batch.action[:, context:].transpose(0, 1)  # (H, count, A)
+
+    def rollout(last: int | None, times: int = rollouts, sample: bool = True) -> Tensor:
+        """(count, H, ...): the mean of so many rollouts, with the last so many context frames in memory, None: all."""
+        seen = batch[:, max(0, context - (last or context)) : context].clone()
+        seen.is_first[:, 0] = True
+        with learner.autocast():
+            output = observe_episode(model, seen, model.initial(count), WINDOW, sample=False, only_last=True)
+            starts = torch.cat([output.last_state] * times)
+            imagined = imagine(model, starts, action.repeat(1, times, 1), len(action), sample, True, open_loop=True)
+        return imagined.observation.float().unflatten(1, (times, count)).mean(1).transpose(0, 1).cpu()
+
+    truth = batch.observation.float().cpu() / 255
     future = truth[:, context:]
-    answers = {
-        "model": predicted,
-        "repeat": truth[:, context - 1 : context].expand_as(future),
-        "mean": truth[:, :context].mean(1, keepdim=True).expand_as(future),
-    }
-    scores = {name: _scores(answer, future) | {"curve": _curve(answer, future)} for name, answer in answers.items()}
-    return scores | {"soon": _scores(predicted[:, :SOON], future[:, :SOON])}
+    answers = {"model": rollout(None), "wiped": rollout(WIPED), "mode": rollout(None, 1, sample=False)}
+    answers["reconstruction"] = torch.cat([_reconstructed(learner, batch[i : i + 1], context) for i in range(count)])
+    found = [predictors.predictions(truth[i], e.labels, context) for i, e in enumerate(episodes)]
+    answers |= {name: torch.stack([predicted[name] for predicted in found]) for name in found[0]}
+    gaps = np.concatenate([predictors.gap(e.labels, context, length - context) for e in episodes])
+    scores = {}
+    for name, answer in answers.items():
+        by_gap = predictors.by_gap(psnr(answer, future).flatten(), gaps)
+        scores[name] = _scores(answer, future) | {"curve": _curve(answer, future), "by_gap": by_gap}
+    curve = predictors.remembrance(
+        lambda last: rollout(last, 1, sample=False), [n for n in predictors.LENGTHS if n < context]
+    )
+    soon = _scores(answers["model"][:, :SOON], future[:, :SOON])
+    return scores | {"soon": soon, "remembrance": {str(n): distance for n, distance in curve.items()}}
+
+
+def _reconstructed(learner: Learner, batch: SequenceBatch, context: int) -> Tensor:
+    """(1, H, ...): the frames of one episode after `context`, decoded from features that have observed them."""
+    model = learner.model
+    with learner.autocast():
+        output = observe_episode(model, batch, model.initial(1), WINDOW, sample=False)
+        return model.decode(output.feature[:, context:]).float().clamp(0, 1).cpu()
 
 
 @torch.no_grad()
@@ -90,16 +123,6 @@ def by_view(learner: Learner, episodes: Sequence[Episode]) -> Scores:
     steps, guess, real = np.concatenate(since), torch.cat(predicted), torch.cat(truth)
     masks = {name: (steps >= low) & (steps <= high) for name, (low, high) in BINS.items()}
     return {name: _scores(guess[mask], real[mask]) for name, mask in masks.items() if mask.any()}
-
-
-def steps_since(labels: Mapping[str, np.ndarray], last: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """For each of `frames` (W, H), steps since its view was seen in the frames up to `last` (W,); 0: never."""
-    place, direction = labels["agent_pos"], labels["agent_dir"]
-    near = np.linalg.norm(place[frames][:, :, None] - place, axis=-1) <= CELLS  # (W, H, L)
-    same = direction[frames] @ direction.T >= np.cos(np.radians(DEGREES))
-    seen = near & same & (np.arange(len(place)) <= last[:, None, None])
-    latest = len(place) - 1 - seen[..., ::-1].argmax(-1)
-    return np.where(seen.any(-1), frames - latest, 0)
 
 
 def _curve(predicted: Tensor, truth: Tensor) -> list[float]:
@@ -128,6 +151,12 @@ def print_table(results: Sequence[dict[str, Any]]) -> None:
         line(result["run"], scores + [result["views"].get(name) for name in views])
     for name in BASELINES:
         line(name, [score for task in TASKS for score in (results[0][task][name], None)])
+    for task, words in TASKS.items():
+        rows = {f"{result['run']} {name}".removesuffix(" model"): result[task][name]["by_gap"]
+                for result in results for name in ("model", "mode", "wiped", "reconstruction")}  # fmt: skip
+        names = [*predictors.PREDICTORS, "best_frame"]
+        print(f"\n{task}: {words}")
+        print(predictors.table(rows | {name: results[0][task][name]["by_gap"] for name in names}))
 
 
 def plot(results: Sequence[dict[str, Any]], out: Path) -> None:
@@ -155,8 +184,8 @@ def plot(results: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def _draw(
-    axes: Axes, results: Sequence[dict[str, Any]], task: str, name: str, line: str, shade: str, words: str
+    axes: Axes, results: Sequence[dict[str, Any]], task: str, name: str, line: Any, shade: str, words: str
 ) -> None:
     """The mean curve of these, by the middle of each stretch."""
     curve = np.mean([result[task][name]["curve"] for result in results], 0)
-    axes.plot((np.arange(len(curve)) + 0.5) * STRETCH, curve, line, color=shade, linewidth=1.6, label=words)
+    axes.plot((np.arange(len(curve)) + 0.5) * STRETCH, curve, linestyle=line, color=shade, linewidth=1.6, label=words)

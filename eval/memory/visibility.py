@@ -1,4 +1,4 @@
-"""Which objects of a Memory Maze are in view, and how long ago each was: geometry on an episode's labels.
+"""Which objects and views of a Memory Maze are seen, and how long ago each was: geometry on an episode's labels.
 
 An object is in view where its centre lies within the camera's field of view and the straight line to it from the
 camera crosses no wall. The camera stands 0.15 units (0.075 cells) before the agent's centre, looks along its heading,
@@ -16,6 +16,10 @@ CAMERA = 0.075
 POINTS = 128
 """Points checked on a line of sight; on the longest in a 9 x 9 maze, one each tenth of a cell."""
 NEVER = -1
+CELLS, DEGREES = 0.5, 20.0
+"""How near in place and direction two frames show the same view."""
+BINS = {"1-15": (1, 15), "16-63": (16, 63), "64-255": (64, 255), "256-": (256, 1 << 30), "never": (0, 0)}
+"""Steps since a view was last seen, both ends included."""
 
 
 def in_view(labels: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -42,3 +46,13 @@ def steps_since_seen(labels: Mapping[str, np.ndarray]) -> np.ndarray:
     rows = np.arange(len(seen))[:, None]
     latest = np.maximum.accumulate(np.where(seen, rows, -1), axis=0)
     return np.where(latest < 0, NEVER, rows - latest)
+
+
+def steps_since(labels: Mapping[str, np.ndarray], last: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """For each of `frames` (W, H), steps since its view was seen in the frames up to `last` (W,); 0: never."""
+    place, direction = labels["agent_pos"], labels["agent_dir"]
+    near = np.linalg.norm(place[frames][:, :, None] - place, axis=-1) <= CELLS  # (W, H, L)
+    same = direction[frames] @ direction.T >= np.cos(np.radians(DEGREES))
+    seen = near & same & (np.arange(len(place)) <= last[:, None, None])
+    latest = len(place) - 1 - seen[..., ::-1].argmax(-1)
+    return np.where(seen.any(-1), frames - latest, 0)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
-from eval.options import parser
+from eval.arguments import parser
 from eval.play.models import Models
 
 if TYPE_CHECKING:

@@ -42,7 +42,9 @@ class Simulator:
         model = self.learner.model
         with self.learner.autocast():
             batch = past.batch(self.learner)
-            self.state = observe_episode(model, batch, model.initial(1), WINDOW, sample=False).last_state
+            self.state = observe_episode(
+                model, batch, model.initial(1), WINDOW, sample=False, only_last=True
+            ).last_state
             feature = model.feature(self.state)
             self.view = _view(model.decode(feature), model.reward(feature), model.continue_prob(feature))
         self.frames = len(past)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
-from eval.options import parser
+from eval.arguments import parser
 from eval.report.sections import report
 
 

@@ -7,7 +7,8 @@ import torch
 from agent.runs import presets
 from agent.runs.config import Config
 from agent.training.learner import Learner
-from eval.memory.maze import by_view, continued, steps_since
+from eval.memory.maze import by_view, continued
+from eval.memory.visibility import steps_since
 from replay import Episode
 
 NORTH, EAST = (0.0, 1.0), (1.0, 0.0)
@@ -55,6 +56,10 @@ def test_baselines_are_perfect_where_nothing_moves(learner):
     for name in ("repeat", "mean"):
         assert found[name]["psnr"] > 55 and found[name]["ssim"] > 0.999 and found[name]["frames"] == 100
     assert found["model"]["psnr"] < 20
+    names = {"wiped", "mode", "reconstruction", "heading", "nearest_pose", "pose_kernel", "best_frame"}
+    assert names <= set(found) and found["wiped"]["by_gap"]["all"]["frames"] == 100
+    assert found["best_frame"]["psnr"] >= found["nearest_pose"]["psnr"] - 1e-6
+    assert list(found["remembrance"]) == ["16", "32"]  # of a context of 50 frames
     model = found["model"]  # 50 frames, in two stretches
     assert len(model["curve"]) == 2 and np.mean(model["curve"]) == pytest.approx(model["psnr"], abs=1e-3)
 

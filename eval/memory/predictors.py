@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from agent.logging.predictions import psnr
-from eval.memory.maze import BINS, CELLS, DEGREES, steps_since
+from eval.memory.visibility import BINS, CELLS, DEGREES, steps_since
 from replay import Episode
 
 CELL_WIDTHS = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agent.logging.predictions import psnr
-from eval.memory import baselines
+from eval.memory import predictors
 from replay import Episode
 
 STEPS = 9
@@ -36,7 +36,7 @@ def corridor(x: list[float], directions: list[tuple[float, float]] | None = None
         "agent_pos": np.array([(at, 0.0) for at in x]),
         "agent_dir": np.array(directions or [(1.0, 0.0)] * len(x)),
     }
-    return baselines.poses(labels)
+    return predictors.poses(labels)
 
 
 def grey(values: list[float]) -> torch.Tensor:
@@ -48,7 +48,7 @@ def ring():
     """Inner, outer, inner and outer lap as context, then the inner ring again."""
     frames, labels = ring_world("ioioi")
     context = 4 * STEPS
-    return frames, labels, context, baselines.predictions(frames, labels, context)
+    return frames, labels, context, predictors.predictions(frames, labels, context)
 
 
 def test_every_baseline_predicts_frames(ring):
@@ -84,7 +84,7 @@ def test_a_pose_kernel_separates_the_rings(ring):
 def test_best_frame_bounds_every_copy():
     random = torch.Generator().manual_seed(0)
     context, truth = torch.rand(30, 8, 8, 3, generator=random), torch.rand(20, 8, 8, 3, generator=random)
-    best = psnr(baselines.best_frame(context, truth), truth)
+    best = psnr(predictors.best_frame(context, truth), truth)
     every = psnr(context, truth[:, None])  # (20, 30)
     torch.testing.assert_close(best, every.max(-1).values)
 
@@ -93,8 +93,8 @@ def test_a_kernel_interpolates_and_a_copy_does_not():
     # brightness grows along the corridor; frames between the places of the context are the mean of their neighbours
     context, pose = grey([i / 20 for i in range(21)]), corridor([i / 5 for i in range(21)])
     future, truth = corridor([1.9, 2.1]), grey([0.475, 0.525])
-    torch.testing.assert_close(baselines.pose_kernel(context, pose, future), truth, atol=1e-4, rtol=0)
-    copied = baselines.nearest_pose(context, pose, future) - truth
+    torch.testing.assert_close(predictors.pose_kernel(context, pose, future), truth, atol=1e-4, rtol=0)
+    copied = predictors.nearest_pose(context, pose, future) - truth
     torch.testing.assert_close(copied.abs(), torch.full_like(truth, 0.025))
 
 
@@ -104,7 +104,7 @@ def test_bandwidths_follow_the_context():
     x = [float(i) for i in range(10) for _ in range(11)]
     noise = torch.from_numpy(random.normal(0, 0.1, (110, 4, 4, 3))).float()
     future, truth = corridor([3.0, 7.0]), grey([0.3, 0.7])
-    predicted = baselines.pose_kernel(grey([i / 10 for i in x]) + noise, corridor(x), future)
+    predicted = predictors.pose_kernel(grey([i / 10 for i in x]) + noise, corridor(x), future)
     assert (predicted - truth).square().mean() < 0.1**2 / 5  # of one frame 0.1 ** 2, of the mean of eleven a tenth
 
 
@@ -113,30 +113,30 @@ def test_poses_are_near_in_place_and_direction():
     context, future = grey([0.0, 0.1, 0.2]), corridor([0.0, 0.6], [east, east])
     # 15 degrees are 0.75 of `DEGREES`; 0.6 cells are 1.2 of `CELLS`
     pose = corridor([0.0, 0.0, 0.6], [north, nearly_east, nearly_east])
-    torch.testing.assert_close(baselines.nearest_pose(context, pose, future), grey([0.1, 0.2]))
+    torch.testing.assert_close(predictors.nearest_pose(context, pose, future), grey([0.1, 0.2]))
     # headings on either side of west, 10 degrees apart
     west = corridor([0.0], [(-0.996, 0.087)])
     pose = corridor([0.0, 0.0], [(-0.866, 0.5), (-0.996, -0.087)])
-    torch.testing.assert_close(baselines.nearest_pose(context[:2], pose, west), grey([0.1]))
+    torch.testing.assert_close(predictors.nearest_pose(context[:2], pose, west), grey([0.1]))
 
 
-@pytest.mark.parametrize("name", baselines.PREDICTORS)
+@pytest.mark.parametrize("name", predictors.PREDICTORS)
 def test_a_context_of_one_frame_is_repeated(name):
-    predicted = baselines.PREDICTORS[name](grey([0.3]), corridor([0.0]), corridor([0.0, 5.0]))
+    predicted = predictors.PREDICTORS[name](grey([0.3]), corridor([0.0]), corridor([0.0, 5.0]))
     torch.testing.assert_close(predicted, grey([0.3, 0.3]))
 
 
 def test_gaps_by_hand():
     _, labels = ring_world("ioi")
     # with both laps in memory each view of the inner ring was seen two laps ago
-    assert baselines.gap(labels, 2 * STEPS, STEPS).tolist() == [2 * STEPS] * STEPS
-    assert baselines.gap(labels, 2 * STEPS + 1, 2).tolist() == [2 * STEPS] * 2
+    assert predictors.gap(labels, 2 * STEPS, STEPS).tolist() == [2 * STEPS] * STEPS
+    assert predictors.gap(labels, 2 * STEPS + 1, 2).tolist() == [2 * STEPS] * 2
     # with the outer lap alone before it nothing of the inner ring was seen
-    assert baselines.gap({name: label[STEPS:] for name, label in labels.items()}, STEPS, STEPS).tolist() == [0] * STEPS
+    assert predictors.gap({name: label[STEPS:] for name, label in labels.items()}, STEPS, STEPS).tolist() == [0] * STEPS
 
 
 def test_scores_are_split_by_gap():
-    scores = baselines.by_gap(torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0]), np.array([1, 15, 16, 300, 0]))
+    scores = predictors.by_gap(torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0]), np.array([1, 15, 16, 300, 0]))
     assert scores == {
         "all": {"psnr": 30, "frames": 5},
         "1-15": {"psnr": 15, "frames": 2},
@@ -144,7 +144,7 @@ def test_scores_are_split_by_gap():
         "256-": {"psnr": 40, "frames": 1},
         "never": {"psnr": 50, "frames": 1},
     }
-    rows = baselines.table({"model": scores}).splitlines()
+    rows = predictors.table({"model": scores}).splitlines()
     assert rows[1].split() == ["all", "1-15", "16-63", "64-255", "256-", "never"]
     assert rows[2].split() == ["model", "30.00", "15.00", "30.00", "40.00", "50.00"]
     assert rows[3].split() == ["frames", "5", "2", "1", "0", "1", "1"]
@@ -159,7 +159,7 @@ def episode(laps: str, **labels: np.ndarray) -> Episode:
 
 
 def test_episodes_are_measured_together():
-    scores = baselines.measure([episode("ioi"), episode("iii")], 2 * STEPS)
+    scores = predictors.measure([episode("ioi"), episode("iii")], 2 * STEPS)
     assert scores["nearest_pose"]["all"] == {"psnr": pytest.approx(60), "frames": 2 * STEPS}
     assert scores["heading"]["all"]["psnr"] < 45
     assert sum(scores["mean"][name]["frames"] for name in scores["mean"] if name != "all") == 2 * STEPS
@@ -175,18 +175,18 @@ def test_episodes_are_measured_together():
 )
 def test_what_cannot_be_measured(made, context, words):
     with pytest.raises(ValueError, match=words):
-        baselines.measure([made], context)
+        predictors.measure([made], context)
 
 
 def test_remembrance_ends_where_memory_does(ring):
     frames, labels, context, _ = ring
-    pose = baselines.poses(labels)
+    pose = predictors.poses(labels)
 
     def nearest(n: int | None) -> torch.Tensor:
         start = 0 if n is None else max(0, context - n)
-        return baselines.nearest_pose(frames[start:context], pose[start:context], pose[context:])
+        return predictors.nearest_pose(frames[start:context], pose[start:context], pose[context:])
 
-    curve = baselines.remembrance(nearest, (1, STEPS, 2 * STEPS, 4 * STEPS))
+    curve = predictors.remembrance(nearest, (1, STEPS, 2 * STEPS, 4 * STEPS))
     assert list(curve) == [1, STEPS, 2 * STEPS, 4 * STEPS]
     # the last lap was the outer ring's: 0.1 brighter; the inner ring's is complete two laps back
     assert curve[STEPS] == {"psnr": pytest.approx(20, abs=0.01), "mse": pytest.approx(0.01, rel=1e-4)}

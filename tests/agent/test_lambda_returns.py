@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agent.returns import ReturnNormalizer, lambda_returns, replay_returns
+from agent.lambda_returns import ReturnNormalizer, lambda_returns, replay_returns
 
 
 def n_step(reward: list[float], carry: list[float], value: list[float], t: int, n: int) -> float:
