@@ -25,13 +25,14 @@ from worldmodel.checks import check_numbers
 from worldmodel.heads import TokenMLP, TwoHot
 from worldmodel.losses import ObservedWindow, latent_losses, loss_scales, reward_losses
 from worldmodel.memory_feature import MemoryFeature
-from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, GlobalAttention, LocalAttention, Mixer
+from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, DeltaMemory, GlobalAttention, LocalAttention, Mixer
 from worldmodel.next_reward import NextReward, feature_columns, next_reward_errors
 from worldmodel.remat import remat_backbone, remat_map, remat_mean
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
 
 LAYER_TYPES: dict[str, tuple[str, ...]] = {
     "lssvwm": ("block_scan", "local_attention"),
+    "lssvwm-delta": ("block_delta", "local_attention"),
     "mamba": ("flat_scan",),
     "mamba-local": ("flat_scan", "local_attention"),
     "local": ("local_attention",),
@@ -44,9 +45,9 @@ LAYER_TYPES: dict[str, tuple[str, ...]] = {
 }
 """The mixers of each layer, by the model's name; the models differ in nothing else.
 
-block_scan: Mamba-2 over each spatial block; flat_scan: one scan over all tokens; local_attention and global_attention:
-over few frames and many; gru and s5: other recurrences in the scan's place, over each token. The local mixer may be a
-convolution (`local`).
+block_scan: Mamba-2 over each spatial block; block_delta: the gated delta rule in its place; flat_scan: one scan over
+all tokens; local_attention and global_attention: over few frames and many; gru and s5: other recurrences in the scan's
+place, over each token. The local mixer may be a convolution (`local`).
 """
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
@@ -62,7 +63,8 @@ LSSVWM's; docs/related_models.md says what else differs from the papers."""
 
 MAMBA_2 = {"block_scan", "flat_scan"}
 SCANS = MAMBA_2 | {"s5"}
-RECURRENT = SCANS | {"gru"}
+BLOCKS = {"block_scan", "block_delta"}
+RECURRENT = SCANS | {"gru", "block_delta"}
 
 
 @dataclass
@@ -103,6 +105,12 @@ class LSSVWMConfig:
     """Width of one head of a scan: P; S5 has as many HiPPO blocks as Mamba-2 has heads."""
     d_state: int = 32
     """State size of a scan: S; of each HiPPO block in S5. (The state of the GRU has d_model numbers a token.)"""
+    delta_heads: int = 4
+    """Heads of a delta memory, an even number: half of them decay."""
+    delta_d_k: int = 64
+    """Width of a delta memory's keys, in each head."""
+    delta_d_v: int = 32
+    """Width of a delta memory's values, in each head."""
     local: Literal["attention", "conv"] = "attention"
     """Form of the local mixer: dense attention, or a causal depthwise convolution over the same frames."""
     local_frames: int = 4
@@ -176,6 +184,8 @@ class LSSVWMConfig:
             )
         if "s5" in mixers and self.d_state % 2:
             yield f"worldmodel.d_state ({self.d_state}) must be even for s5: its states come in conjugate pairs"
+        if "block_delta" in mixers and self.delta_heads % 2:
+            yield f"worldmodel.delta_heads ({self.delta_heads}) must be even: half of the heads decay"
         if round(self.mlp_ratio * self.d_model) < 1:
             yield (
                 f"worldmodel.mlp_ratio * worldmodel.d_model ({self.mlp_ratio} * {self.d_model}) must come to 1 unit "
@@ -196,7 +206,7 @@ class LSSVWMConfig:
         mixers = self.mixers
         attention = "global_attention" in mixers or ("local_attention" in mixers and self.local == "attention")
         readers = {
-            "blocks": "block_scan" in mixers,
+            "blocks": bool(BLOCKS & mixers),
             "pretrained": bool(MAMBA_2 & mixers),
             "local": "local_attention" in mixers,
             "local_frames": "local_attention" in mixers,
@@ -206,6 +216,7 @@ class LSSVWMConfig:
             "cosine_similarity": self.next_reward,
             "next_reward_scale": self.next_reward,
         }
+        readers |= dict.fromkeys(("delta_heads", "delta_d_k", "delta_d_v"), "block_delta" in mixers)
         readers |= dict.fromkeys(("expand", "headdim", "d_state", "state_kl_scale"), bool(SCANS & mixers))
         return {name for name, read in readers.items() if not read}
 
@@ -272,6 +283,7 @@ class LSSVWM(WorldModel):
         }
         mixers: dict[str, Callable[[tuple[int, int]], Mixer]] = {
             "block_scan": lambda block: BlockSSM(c.d_model, grid, block, *scan),
+            "block_delta": lambda block: DeltaMemory(c.d_model, grid, block, c.delta_heads, c.delta_d_k, c.delta_d_v),
             "flat_scan": lambda _: BlockSSM(c.d_model, grid, grid, *scan),
             "gru": lambda _: GRU(c.d_model, self.tokens),
             "s5": lambda _: S5(c.d_model, self.tokens, *scan),

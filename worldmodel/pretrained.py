@@ -109,10 +109,10 @@ def _scans(model: LSSVWM) -> list[tuple[str, str, Mamba2]]:
     """Of each scan, in order: the model's names of it and of the norm before it, and itself."""
     layers: list[Any] = list(model.backbone.layers.children())
     return [
-        (f"backbone.layers.{i}.mixers.{j}.mamba", f"backbone.layers.{i}.norms.{j}.norm", mixer.mamba)
+        (f"backbone.layers.{i}.mixers.{j}.layer", f"backbone.layers.{i}.norms.{j}.norm", mixer.layer)
         for i, layer in enumerate(layers)
         for j, mixer in enumerate(layer.mixers)
-        if isinstance(mixer, BlockSSM)
+        if isinstance(mixer, BlockSSM) and isinstance(mixer.layer, Mamba2)
     ]
 
 

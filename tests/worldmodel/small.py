@@ -26,6 +26,9 @@ SMALL: dict[str, dict[str, Any]] = {
         d_state=8,
         headdim=16,
         n_heads=2,
+        delta_heads=2,
+        delta_d_k=8,
+        delta_d_v=4,
         local_frames=3 if name != "local" else 16,  # its only memory: the suite's rows must fit
         global_frames=64,
         hidden=16,

@@ -33,7 +33,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"cosine_similarity": True, "next_reward": True, "next_latent_scale": 0.0},
         "worldmodel.next_latent_scale above 0",
     ),
-    ({"name": "transformer", "memory_feature": 8}, "read by lssvwm, mamba, mamba-local, gru, s5, r2i-like, drama-like"),
+    ({"name": "transformer", "memory_feature": 8}, "read by lssvwm, lssvwm-delta, mamba, mamba-local, gru, s5, r2i-like, drama-like"),
 ]
 
 
@@ -91,8 +91,11 @@ def test_a_vector_is_one_token_whatever_the_blocks_are() -> None:
     assert make(config, SHAPES["vector"], ACTIONS).tokens == 1
 
 
+DELTA = {"delta_heads", "delta_d_k", "delta_d_v"}
+
 UNREAD: dict[str, set[str]] = {
     "lssvwm": {"global_frames"},
+    "lssvwm-delta": {"global_frames", "expand", "headdim", "d_state", "state_kl_scale"},
     "mamba": {"blocks", "local", "local_frames", "global_frames", "n_heads"},
     "transformer": {
         "blocks",
@@ -112,7 +115,7 @@ UNREAD: dict[str, set[str]] = {
 @pytest.mark.parametrize("name", UNREAD)
 def test_what_a_stack_does_not_read(name: str) -> None:
     unread = LSSVWMConfig(name=name, next_reward=True).unread()
-    assert unread - {"pretrained"} == UNREAD[name]
+    assert unread - {"pretrained"} == UNREAD[name] | (DELTA if name != "lssvwm-delta" else set())
     assert ("pretrained" in unread) == ("flat_scan" not in LAYER_TYPES[name] and "block_scan" not in LAYER_TYPES[name])
     assert LSSVWMConfig(name=name).unread() == unread | {"cosine_similarity", "next_reward_scale"}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.worldmodel.small import assert_close, leaves, shake
 from worldmodel.boundaries import boundaries
-from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, GlobalAttention, LocalAttention, Mixer
+from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, DeltaMemory, GlobalAttention, LocalAttention, Mixer
 
 WIDTH, GRID, TOKENS = 16, (2, 4), 8
 
@@ -20,6 +20,8 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "ssm 1x2": lambda: BlockSSM(WIDTH, GRID, (1, 2), 2, 8, 4),
     "ssm 2x2": lambda: BlockSSM(WIDTH, GRID, (2, 2), 2, 8, 4),
     "ssm 2x4": lambda: BlockSSM(WIDTH, GRID, (2, 4), 2, 8, 4),
+    "delta 1x1": lambda: DeltaMemory(WIDTH, GRID, (1, 1), 2, 8, 4),
+    "delta 2x2": lambda: DeltaMemory(WIDTH, GRID, (2, 2), 2, 8, 4),
     "attention 1": lambda: LocalAttention(WIDTH, TOKENS, 1, 2),
     "attention 3": lambda: LocalAttention(WIDTH, TOKENS, 3, 2),
     "attention 5": lambda: LocalAttention(WIDTH, TOKENS, 5, 4),
@@ -247,7 +249,7 @@ def test_each_block_is_one_scan_in_order_of_time(block: tuple[int, int]) -> None
             flat = x[:, :, tokens].reshape(2, -1, WIDTH)  # frame by frame
             first = torch.zeros(2, 5, len(tokens), dtype=torch.bool)
             first[..., 0] = reset
-            want, _ = mixer.mamba(flat, mixer.mamba.initial(2), first.reshape(2, -1), 1000)
+            want, _ = mixer.layer(flat, mixer.layer.initial(2), first.reshape(2, -1), 1000)
             torch.testing.assert_close(y[:, :, tokens].reshape(2, -1, WIDTH), want, atol=1e-10, rtol=0)
 
 

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Mamba2Config, Mamba2ForCausalLM, Mamba2Model
+from worldmodel.mamba2 import Mamba2
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, shake
 from worldmodel.backbone import Layer
 from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
-from worldmodel.mamba2 import Mamba2
 from worldmodel.pretrained import check, load
 
 LAYERS, PARTS = 3, 9
@@ -43,7 +43,7 @@ def scans(model: LSSVWM) -> list[Mamba2]:
 
 def outputs(layer: Layer, u: Tensor) -> Tensor:
     """(b, L, D) -> (b, L, D) of the norm, but for what the action adds, and the scan from the empty memory."""
-    scan, never = layer.mixers[0].mamba, torch.zeros(u.shape[:2], dtype=torch.bool)
+    scan, never = layer.mixers[0].layer, torch.zeros(u.shape[:2], dtype=torch.bool)
     return scan(layer.norms[0].norm(u), scan.initial(len(u)), never, u.shape[1])[0]
 
 
@@ -74,7 +74,7 @@ def test_layers_compute_what_transformers_do(saved: tuple[Mamba2ForCausalLM, Pat
     assert_same_layers(model, source)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == set(taken.tensors)
-    assert taken.tensors["backbone.layers.1.mixers.0.mamba.D"] == "backbone.layers.1.mixer.D"
+    assert taken.tensors["backbone.layers.1.mixers.0.layer.D"] == "backbone.layers.1.mixer.D"
     assert taken.tensors["backbone.layers.1.norms.0.norm.weight"] == "backbone.layers.1.norm.weight"
     numbers = sum(p.numel() for scan in scans(model) for p in scan.parameters()) + 2 * 32
     assert (taken.layers, taken.available, len(taken.tensors), taken.parameters) == (2, LAYERS, 2 * PARTS, numbers)

@@ -55,7 +55,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def scan_weight(learner: Learner, name: str) -> torch.Tensor:
-    return learner.model.state_dict()[f"backbone.layers.0.mixers.0.mamba.{name}"]
+    return learner.model.state_dict()[f"backbone.layers.0.mixers.0.layer.{name}"]
 
 
 def test_the_file_is_needed_once(tmp_path: Path, data: Path) -> None:
