@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def check(config: Config) -> None:
 
 def train(config: Config, folder: Path) -> None:
     """The whole run."""
-    with BaselineTraining(config, folder) as training:
+    with closing(BaselineTraining(config, folder)) as training:
         training.run()
 
 

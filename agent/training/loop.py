@@ -40,6 +40,7 @@ class TrainingLoop(ABC):
     """
 
     unit = "steps"
+    name = ""  # before the progress line
 
     def __init__(
         self, config: Config, folder: Path, periods: Mapping[str, int], end: int, stream: TextIO | None = None
@@ -55,9 +56,6 @@ class TrainingLoop(ABC):
         self.progress = Progress(end, self.unit, name=self.name, stream=stream)
         self.means = Means()
         self.seconds: defaultdict[str, float] = defaultdict(float)
-
-    name = ""
-    """What stands before the progress line."""
 
     @abstractmethod
     def advance(self) -> None:
@@ -195,12 +193,6 @@ class TrainingLoop(ABC):
     def close(self) -> None:
         """Ends the log, and in subclasses environments."""
         self.log.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def parameters(module: torch.nn.Module) -> str:

@@ -4,6 +4,7 @@ The run folder is the one that `train_agent.py` leaves, so that all that reads a
 metrics and checkpoints counts updates.
 """
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -97,7 +98,7 @@ def train_offline(
     Raises ConfigError where `data` holds no episodes, where the folder is an agent's run, and as
     `Learner.init_weights`; Diverged as `Learner.update`.
     """
-    with OfflineTraining(config, folder, data, updates, val, val_frames, stream) as training:
+    with closing(OfflineTraining(config, folder, data, updates, val, val_frames, stream)) as training:
         if training.step < updates or training.schedule.any_due(training.step):
             training.run()
     return training.learner

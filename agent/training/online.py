@@ -1,6 +1,7 @@
 """Online training: act, update, evaluate, save. Dreamer's loop."""
 
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,6 @@ class OnlineTraining(TrainingLoop):
 def train(config: Config, folder: Path) -> None:
     """The whole run."""
     warnings.showwarning = lambda message, *_: print(message)  # one line, without the place in the source
-    with OnlineTraining(config, folder) as training:
+    with closing(OnlineTraining(config, folder)) as training:
         training.run()
         distributed.barrier()

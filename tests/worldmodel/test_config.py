@@ -33,7 +33,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"cosine_similarity": True, "next_reward": True, "next_latent_scale": 0.0},
         "worldmodel.next_latent_scale above 0",
     ),
-    ({"name": "transformer", "memory_feature": 8}, "read by lssvwm, lssvwm-delta, mamba, mamba-local, gru, s5, r2i-like, drama-like"),
+    ({"name": "transformer", "memory_feature": 8}, "read by lssvwm, lssvwm-delta, mamba, mamba-local, gru"),
 ]
 
 

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Mamba2Config, Mamba2ForCausalLM, Mamba2Model
-from worldmodel.mamba2 import Mamba2
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, shake
 from worldmodel.backbone import Layer
 from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+from worldmodel.mamba2 import Mamba2
 from worldmodel.pretrained import check, load
 
 LAYERS, PARTS = 3, 9
