@@ -9,7 +9,8 @@ from typing import Any
 
 from worldmodel import plugins
 from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel, total
-from worldmodel.lssvwm import LAYER_TYPES, LSSVWM, NAMED_CONFIGS, LSSVWMConfig
+from worldmodel.lssvwm import LSSVWM
+from worldmodel.lssvwm_config import LAYER_TYPES, NAMED_CONFIGS, LSSVWMConfig
 from worldmodel.rssm import RSSM, RSSMConfig
 
 MODELS: dict[str, tuple[type[WorldModel], Callable[..., Any]]] = {

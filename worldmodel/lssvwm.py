@@ -8,10 +8,9 @@ Other stacks of mixers in the backbone's place are the world models of `LAYER_TY
 Letters: B batch, T frames, N tokens, D width of h, Z of a token's latents, G categoricals of a token, C classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from itertools import cycle, islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -21,204 +20,14 @@ from worldmodel import latents
 from worldmodel.backbone import Backbone
 from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel, reset_nonfinite
 from worldmodel.boundaries import gather_states
-from worldmodel.checks import check_numbers
 from worldmodel.heads import TokenMLP, TwoHot
 from worldmodel.losses import ObservedWindow, latent_losses, loss_scales, reward_losses
+from worldmodel.lssvwm_config import LAYER_TYPES, LSSVWMConfig
 from worldmodel.memory_feature import MemoryFeature
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, DeltaMemory, GlobalAttention, LocalAttention, Mixer
-from worldmodel.next_reward import NextReward, feature_columns, next_reward_errors
+from worldmodel.next_reward import NextReward, feature_columns
 from worldmodel.remat import remat_backbone, remat_map, remat_mean
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
-
-LAYER_TYPES: dict[str, tuple[str, ...]] = {
-    "lssvwm": ("block_scan", "local_attention"),
-    "lssvwm-delta": ("block_delta", "local_attention"),
-    "mamba": ("flat_scan",),
-    "mamba-local": ("flat_scan", "local_attention"),
-    "local": ("local_attention",),
-    "transformer": ("global_attention",),
-    "gru": ("gru", "local_attention"),
-    "s5": ("s5", "local_attention"),
-    "r2i-like": ("s5", "local_attention"),
-    "drama-like": ("flat_scan",),
-    "storm-like": ("global_attention",),
-}
-"""The mixers of each layer, by the model's name; the models differ in nothing else.
-
-block_scan: Mamba-2 over each spatial block; block_delta: the gated delta rule in its place; flat_scan: one scan over
-all tokens; local_attention and global_attention: over few frames and many; gru and s5: other recurrences in the scan's
-place, over each token. The local mixer may be a convolution (`local`).
-"""
-
-NAMED_CONFIGS: dict[str, dict[str, Any]] = {
-    # Samsami et al. 2024, arXiv 2403.04253: five layers of S5; nothing else reads earlier frames
-    "r2i-like": dict(layers=5, d_model=512, num_categoricals=32, num_classes=32, n_heads=8, local_frames=1),
-    # Wang et al. 2025, arXiv 2410.08893: two layers of Mamba-2
-    "drama-like": dict(layers=2, d_model=512, d_state=16, headdim=64, num_categoricals=32, num_classes=32),
-    # Zhang et al. 2023, arXiv 2310.09615: a transformer of two layers over windows of 64 frames
-    "storm-like": dict(layers=2, d_model=512, n_heads=8, global_frames=64, num_categoricals=32, num_classes=32),
-}
-"""Default values of stacks that are as deep and as wide as another paper's memory. Tokenizer, losses and interface are
-LSSVWM's; docs/related_models.md says what else differs from the papers."""
-
-MAMBA_2 = {"block_scan", "flat_scan"}
-SCANS = MAMBA_2 | {"s5"}
-BLOCKS = {"block_scan", "block_delta"}
-RECURRENT = SCANS | {"gru", "block_delta"}
-
-
-@dataclass
-class LSSVWMConfig:
-    """Long-context state-space video world model (arXiv 2505.20171) with categorical latents."""
-
-    name: str = "lssvwm"
-    """World model, by name."""
-    num_categoricals: int = 64
-    """Categorical variables of a frame, shared out evenly over its tokens."""
-    num_classes: int = 32
-    """Classes of each categorical variable."""
-    tokenizer_width: int = 128
-    """Width of a token in the encoder and in the decoder: E."""
-    tokenizer_layers: int = 2
-    """Layers of an image's encoder, and of its decoder."""
-    detach_latents: bool = False
-    """Decode latents alone, and pass them no gradient from memory; reward, continue and KL losses still train them."""
-    d_model: int = 128
-    """Width of a token in the backbone: D."""
-    layers: int = 2
-    """Layers of the backbone: mixers and an MLP."""
-    mlp_ratio: float = 3.0
-    """Inner width of a layer's MLP, as a multiple of d_model."""
-    blocks: tuple[tuple[int, int], ...] = ((2, 2),)
-    """Spatial block (height, width) of each layer's scan, in tokens; cycles by layer."""
-    state_interval: int = 16
-    """Frames between the States that dreams start from and whose scan states are regularised."""
-    remat_frames: int = 0
-    """Frames whose activations are held at once and computed again for gradients; 0 holds those of a window."""
-    open_loop_prob: float = 0.0
-    """Share of training windows in which memory observes only a prefix of random length, and predicts the rest."""
-    pretrained: str = ""
-    """Mamba-2 checkpoint (safetensors file or folder) whose first layers a new run's scans and norms start from."""
-    expand: int = 2
-    """Inner width of a scan, as a multiple of d_model."""
-    headdim: int = 32
-    """Width of one head of a scan: P; S5 has as many HiPPO blocks as Mamba-2 has heads."""
-    d_state: int = 32
-    """State size of a scan: S; of each HiPPO block in S5. (The state of the GRU has d_model numbers a token.)"""
-    delta_heads: int = 4
-    """Heads of a delta memory, an even number: half of them decay."""
-    delta_d_k: int = 64
-    """Width of a delta memory's keys, in each head."""
-    delta_d_v: int = 32
-    """Width of a delta memory's values, in each head."""
-    local: Literal["attention", "conv"] = "attention"
-    """Form of the local mixer: dense attention, or a causal depthwise convolution over the same frames."""
-    local_frames: int = 4
-    """Frames that the local mixer sees, the current one included."""
-    global_frames: int = 256
-    """Frames that global attention sees (transformer), the current one included; each State holds them all."""
-    n_heads: int = 4
-    """Heads of attention."""
-    hidden: int = 256
-    """Width of the reward and continue networks."""
-    next_reward: bool = False
-    """Predict the reward of each action before the next frame is drawn, and show it in features and State."""
-    cosine_similarity: bool = False
-    """Let the next-reward head read how similar the frame is to what memory expects of the next one."""
-    memory_feature: int = 0
-    """Width of a projection of memory's recurrent state, read by reward, continue, actor and critic; 0: none."""
-    unimix: float = 0.01
-    """Share of the uniform distribution mixed into every categorical."""
-    free_nats: float = 1.0
-    """KL below which dynamics and representation losses stop."""
-    reconstruction_scale: float = 1.0
-    """Scale of the squared error of the decoded frame, summed over its values."""
-    perceptual_scale: float = 1.0
-    """Scale of 1 - SSIM of the decoded frame (images alone)."""
-    dynamics_scale: float = 1.0
-    """Scale of the KL that moves the prior."""
-    next_latent_scale: float = 0.5
-    """Scale of the KL of a second prior, of frame t + 1 by h_t, so that h_t holds what memory knows of it; 0: none."""
-    representation_scale: float = 0.1
-    """Scale of the KL that moves the posterior."""
-    reward_scale: float = 1.0
-    """Scale of the reward's two-hot cross-entropy."""
-    next_reward_scale: float = 1.0
-    """Scale of the next-reward head's squared error, in symlog."""
-    continue_scale: float = 1.0
-    """Scale of the continue flag's binary cross-entropy."""
-    state_kl_scale: float = 1e-3
-    """Scale of the pull of scan states toward a standard normal."""
-
-    def __post_init__(self) -> None:
-        check_numbers(
-            "worldmodel",
-            self,
-            may_be_zero={"remat_frames", "open_loop_prob", "memory_feature", "unimix", "free_nats"},
-            at_most_one={"open_loop_prob", "unimix"},
-        )
-        for error in self._errors():
-            raise ValueError(error)
-
-    def _errors(self) -> Iterator[str]:
-        mixers = self.mixers
-        if self.remat_frames % self.state_interval:
-            yield (
-                f"worldmodel.remat_frames ({self.remat_frames}) must be 0 or a multiple of "
-                f"worldmodel.state_interval ({self.state_interval}): memory is carried on from boundary to boundary"
-            )
-        if not self.blocks:
-            yield "worldmodel.blocks names no block size"
-        if "n_heads" not in self.unread() and self.d_model % self.n_heads:
-            yield f"worldmodel.d_model ({self.d_model}) must be a multiple of worldmodel.n_heads ({self.n_heads})"
-        if "global_attention" in mixers and self.d_model // self.n_heads % 2:
-            yield (
-                f"worldmodel.d_model / worldmodel.n_heads ({self.d_model} / {self.n_heads}) must be even for "
-                f"global attention: rotary embedding turns pairs"
-            )
-        inner = self.expand * self.d_model
-        if SCANS & mixers and inner % self.headdim:
-            yield (
-                f"worldmodel.expand * worldmodel.d_model ({self.expand} * {self.d_model} = {inner}) must be a "
-                f"multiple of worldmodel.headdim ({self.headdim})"
-            )
-        if "s5" in mixers and self.d_state % 2:
-            yield f"worldmodel.d_state ({self.d_state}) must be even for s5: its states come in conjugate pairs"
-        if "block_delta" in mixers and self.delta_heads % 2:
-            yield f"worldmodel.delta_heads ({self.delta_heads}) must be even: half of the heads decay"
-        if round(self.mlp_ratio * self.d_model) < 1:
-            yield (
-                f"worldmodel.mlp_ratio * worldmodel.d_model ({self.mlp_ratio} * {self.d_model}) must come to 1 unit "
-                f"or more"
-            )
-        if self.memory_feature and not RECURRENT & mixers:
-            readers = ", ".join(name for name, types in LAYER_TYPES.items() if RECURRENT.intersection(types))
-            yield f"worldmodel.memory_feature is read by {readers}; {self.name} has no recurrent state"
-        yield from next_reward_errors(self)
-
-    @property
-    def mixers(self) -> set[str]:
-        """The types of mixer of each layer."""
-        return set(LAYER_TYPES[self.name])
-
-    def unread(self) -> set[str]:
-        """The fields that a model of this configuration does not read."""
-        mixers = self.mixers
-        attention = "global_attention" in mixers or ("local_attention" in mixers and self.local == "attention")
-        readers = {
-            "blocks": bool(BLOCKS & mixers),
-            "pretrained": bool(MAMBA_2 & mixers),
-            "local": "local_attention" in mixers,
-            "local_frames": "local_attention" in mixers,
-            "global_frames": "global_attention" in mixers,
-            "n_heads": attention,
-            "memory_feature": bool(RECURRENT & mixers),
-            "cosine_similarity": self.next_reward,
-            "next_reward_scale": self.next_reward,
-        }
-        readers |= dict.fromkeys(("delta_heads", "delta_d_k", "delta_d_v"), "block_delta" in mixers)
-        readers |= dict.fromkeys(("expand", "headdim", "d_state", "state_kl_scale"), bool(SCANS & mixers))
-        return {name for name, read in readers.items() if not read}
 
 
 class LSSVWM(WorldModel):

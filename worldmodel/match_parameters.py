@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from worldmodel import make
-from worldmodel.lssvwm import LSSVWMConfig
+from worldmodel.lssvwm_config import LSSVWMConfig
 from worldmodel.rssm import RSSMConfig
 
 TOLERANCE = 0.05

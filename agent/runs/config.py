@@ -16,7 +16,7 @@ from agent.training.optimizer import Optimizer
 from replay.atomic import write_text_atomically
 from worldmodel import plugins
 from worldmodel.checks import check_numbers
-from worldmodel.lssvwm import LSSVWMConfig
+from worldmodel.lssvwm_config import LSSVWMConfig
 from worldmodel.rssm import RSSMConfig
 
 WorldModelConfig = LSSVWMConfig | RSSMConfig

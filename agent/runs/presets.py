@@ -7,7 +7,7 @@ import torch
 from agent.baselines.ppo import PPOConfig, is_unread
 from agent.runs.config import Config
 from agent.runs.fields import fields, replace
-from worldmodel.lssvwm import LAYER_TYPES, NAMED_CONFIGS
+from worldmodel.lssvwm_config import LAYER_TYPES, NAMED_CONFIGS
 
 ObsType = Literal["image", "vector"]
 """What an environment shows: frames, or short vectors of numbers."""

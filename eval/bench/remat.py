@@ -7,7 +7,7 @@ from typing import Any
 from agent.runs.fields import ConfigError, parse_blocks
 from agent.training.learner import choose_device
 from eval.bench.passes import costs, gradient_pass
-from worldmodel.lssvwm import LSSVWMConfig
+from worldmodel.lssvwm_config import LSSVWMConfig
 from worldmodel.tokenizer import GRID
 
 WINDOWS = ("1x1024", "8x128")

@@ -11,7 +11,7 @@ from torch import Tensor
 from agent.training.learner import Learner
 from eval.play.past import Past
 from worldmodel import State
-from worldmodel.lssvwm import LAYER_TYPES
+from worldmodel.lssvwm_config import LAYER_TYPES
 from worldmodel.rollout import imagine, observe_episode
 
 WINDOW = 64

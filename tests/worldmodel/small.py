@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel import SequenceBatch, State, WorldModel, find, make
-from worldmodel.lssvwm import LAYER_TYPES
+from worldmodel.lssvwm_config import LAYER_TYPES
 
 ACTIONS = 3
 SHAPES: dict[str, tuple[int, ...]] = {"image": (32, 32, 3), "vector": (5,)}

@@ -7,7 +7,7 @@ import pytest
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
 from worldmodel import make
-from worldmodel.lssvwm import LAYER_TYPES, LSSVWMConfig
+from worldmodel.lssvwm_config import LAYER_TYPES, LSSVWMConfig
 from worldmodel.rssm import RSSMConfig
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -5,7 +5,8 @@ import torch
 
 from tests.worldmodel.small import ACTIONS, SHAPES, random_batch, shake
 from worldmodel import make
-from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+from worldmodel.lssvwm import LSSVWM
+from worldmodel.lssvwm_config import LSSVWMConfig
 
 
 @pytest.fixture(params=["image", "vector"])

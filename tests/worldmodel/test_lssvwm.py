@@ -9,7 +9,8 @@ from torch.distributions import Categorical, kl_divergence
 from tests.worldmodel.small import ACTIONS, OPTIONS, SHAPES, SMALL, assert_close, random_batch, shake
 from worldmodel import Losses, ObserveOutput, SequenceBatch
 from worldmodel.heads import symlog
-from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+from worldmodel.lssvwm import LSSVWM
+from worldmodel.lssvwm_config import LSSVWMConfig
 from worldmodel.next_reward import REWARD_SCALE
 from worldmodel.reconstruction import ssim
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
 from worldmodel import make
-from worldmodel.lssvwm import LAYER_TYPES, LSSVWMConfig
+from worldmodel.lssvwm_config import LAYER_TYPES, LSSVWMConfig
 from worldmodel.match_parameters import TOLERANCE, count, match_parameters
 
 

@@ -18,7 +18,7 @@ from agent.runs.config import load_config, model_config, save_config
 from agent.runs.fields import ConfigError, fields
 from agent.runs.folder import open_run
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL
-from worldmodel.lssvwm import NAMED_CONFIGS, LSSVWMConfig
+from worldmodel.lssvwm_config import NAMED_CONFIGS, LSSVWMConfig
 from worldmodel.match_parameters import count, match_parameters
 from worldmodel.plugins import PluginError
 from worldmodel.rssm import RSSM, RSSMConfig

@@ -12,7 +12,8 @@ from transformers import Mamba2Config, Mamba2ForCausalLM, Mamba2Model
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, shake
 from worldmodel.backbone import Layer
-from worldmodel.lssvwm import LSSVWM, LSSVWMConfig
+from worldmodel.lssvwm import LSSVWM
+from worldmodel.lssvwm_config import LSSVWMConfig
 from worldmodel.mamba2 import Mamba2
 from worldmodel.pretrained import check, load
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from tests.worldmodel.small import ACTIONS, SHAPES, SMALL, STATE_INTERVAL, assert_close, random_batch, shake
 from worldmodel import Losses, ObserveOutput, SequenceBatch, remat, total
-from worldmodel.lssvwm import LAYER_TYPES, LSSVWM, LSSVWMConfig
+from worldmodel.lssvwm import LSSVWM
+from worldmodel.lssvwm_config import LAYER_TYPES, LSSVWMConfig
 from worldmodel.remat import remat_map, remat_mean, segments
 
 B, T = 2, 22
