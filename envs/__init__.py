@@ -38,7 +38,9 @@ __all__ = ["UnknownEnvironment", "check_name", "forms", "make", "make_vector", "
 
 # name -> ("module:callable", the options that the name stands for); one line for each environment.
 REGISTRY: dict[str, tuple[str, dict[str, Any]]] = {
-    "MemoryMaze": ("envs.memory_maze.env:MemoryMaze", {"size": "9x9"}),
+    "MemoryMaze": ("envs.memory_maze.env:MemoryMaze", {}),
+    "MemoryMaze-5x5": ("envs.memory_maze.env:MemoryMaze", {"size": "5x5"}),
+    "MemoryMaze-7x7": ("envs.memory_maze.env:MemoryMaze", {"size": "7x7"}),
     "MemoryMaze-11x11": ("envs.memory_maze.env:MemoryMaze", {"size": "11x11"}),
     "MemoryMaze-13x13": ("envs.memory_maze.env:MemoryMaze", {"size": "13x13"}),
     "MemoryMaze-15x15": ("envs.memory_maze.env:MemoryMaze", {"size": "15x15"}),

@@ -22,8 +22,8 @@ _USED_BY_LABELS = {"maze_layout", "absolute_position", "absolute_orientation", "
 _USED_BY_LABELS_PREFIXES = ("walker/target_rel_", "walker/target_abs_")
 
 
-def speed_up(maze: Any) -> None:
-    """Speeds up one environment of `memory_maze.tasks`; call it before the first reset."""
+def speed_up(maze: Any) -> OneSceneCamera:
+    """Speeds up one environment of `memory_maze.tasks`; call it before the first reset. Returns its camera."""
     task = maze.task
     for target in task._targets:
         target.__class__ = _SphereTestedByHook
@@ -32,12 +32,14 @@ def speed_up(maze: Any) -> None:
     maze.add_extra_hook("after_substep", touch.after_substep)
 
     observables = task.observables
-    observables[_CAMERA].__class__ = _OneSceneCamera
+    camera = observables[_CAMERA]
+    camera.__class__ = OneSceneCamera
     with_labels = "maze_layout" in maze.observation_spec()
     for name, observable in observables.items():
         used_by_labels = name in _USED_BY_LABELS or name.startswith(_USED_BY_LABELS_PREFIXES)
         if name not in _USED and not (with_labels and used_by_labels):
             observable.enabled = False
+    return camera
 
 
 class _SphereTestedByHook(TargetSphere):
@@ -68,16 +70,22 @@ class _TouchTest:
                     target._update_activation(physics)
 
 
-class _OneSceneCamera(MJCFCamera):
+class OneSceneCamera(MJCFCamera):
     """A camera with one render scene for an episode, not one for each frame."""
+
+    is_paused = False
+    """Whether steps draw no frame; they return the one before."""
 
     def _callable(self, physics: Any) -> Callable[[], np.ndarray]:
         camera: Camera | None = None
+        frame: np.ndarray
 
         def render() -> np.ndarray:
-            nonlocal camera
+            nonlocal camera, frame
             if camera is None:
                 camera = Camera(physics, self.height, self.width, self._mjcf_element.full_identifier)
-            return camera.render()
+            if not self.is_paused:
+                frame = camera.render()
+            return frame
 
         return render

@@ -18,13 +18,20 @@ from dm_control import composer, mjcf
 
 
 @cache
-def small_tasks() -> Any:
-    """A second, private `memory_maze.tasks`, whose functions build the smaller environments."""
+def small_tasks(targets_per_room: int = 1) -> Any:
+    """A private `memory_maze.tasks`, whose functions build the smaller environments.
+
+    `targets_per_room`: how many targets a room of the maze has space for; the package has 1.
+    """
     spec = find_spec("memory_maze.tasks")
     assert spec is not None and spec.loader is not None
     tasks: ModuleType = module_from_spec(spec)
     spec.loader.exec_module(tasks)
-    vars(tasks).update(composer=SimpleNamespace(Environment=_SmallEnvironment))
+    arena = tasks.MazeWithTargetsArena
+    vars(tasks).update(
+        composer=SimpleNamespace(Environment=_SmallEnvironment),
+        MazeWithTargetsArena=lambda **options: arena(**options | {"targets_per_room": targets_per_room}),
+    )
     return tasks
 
 

@@ -1,4 +1,4 @@
-"""Memory Maze: the Gymnasium contract, seeds, limits, and equality to the byte with the package's own."""
+"""Memory Maze: the Gymnasium contract, seeds, limits, options, and equality to the byte with the package's own."""
 
 import sys
 
@@ -8,15 +8,15 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from envs.memory_maze.env import EPISODE_STEPS, LABELS
+from envs.memory_maze.env import BORDER, LABELS, SIZES
 from envs.memory_maze.package import import_tasks
-from envs.waypoints import Waypoints
+from envs.waypoints import Waypoints, cell_of
 
 ACTIONS = np.random.default_rng(0).integers(6, size=20)
 
 
-def stock(size, seed):
-    return getattr(import_tasks(), f"memory_maze_{size}")(seed=seed, global_observables=True)
+def stock(size, seed, **options):
+    return getattr(import_tasks(), f"memory_maze_{size}")(seed=seed, global_observables=True, **options)
 
 
 def make(size, **options):
@@ -101,13 +101,14 @@ def test_compiles_the_used_textures_only():
     theirs, ours = stock("9x9", 3), make("9x9")
     theirs.reset()
     ours.reset(seed=3)
-    stock_model, model = theirs.physics.model, ours.unwrapped._maze.physics.model
+    maze, _ = ours.unwrapped._mazes["9x9"]
+    stock_model, model = theirs.physics.model, maze.physics.model
     # The stock environment, though of the same process, has all that the package gives it.
     assert stock_model.ntex > 80 and stock_model.vis.quality.shadowsize > 0
     assert model.ntex < 20 and model.vis.quality.shadowsize == 0
     assert model.ptr.tex_data.nbytes < stock_model.ptr.tex_data.nbytes / 4
     # The next episode chooses among all of them.
-    tree = ours.unwrapped._maze.task.root_entity.mjcf_model
+    tree = maze.task.root_entity.mjcf_model
     assert len(tree.find_all("texture")) == stock_model.ntex
     for env in (theirs, ours):
         env.close()
@@ -135,12 +136,14 @@ def test_seeds_give_the_packages_episodes():
         env.close()
 
 
-def test_truncates_at_the_mazes_limit():
-    env = make("9x9")
+@pytest.mark.parametrize(("size", "repeat"), [("9x9", 1), ("5x5", 20)])
+def test_truncates_at_the_mazes_limit(size, repeat):
+    env = make(size, action_repeat=repeat)
     env.reset(seed=0)
-    for step in range(1, EPISODE_STEPS["9x9"] + 1):
+    steps = SIZES[size].steps // repeat
+    for step in range(1, steps + 1):
         _, _, terminated, truncated, _ = env.step(step % 6)
-        assert not terminated and truncated == (step == EPISODE_STEPS["9x9"])
+        assert not terminated and truncated == (step == steps)
     with pytest.raises(ResetNeeded):
         env.step(0)
     env.close()
@@ -156,6 +159,89 @@ def test_time_limit_comes_sooner():
         env.reset()
         env.step(6)
     env.close()
+
+
+@pytest.mark.parametrize(("size", "options", "targets"), [("5x5", {}, 3), ("5x5", {"targets": 6}, 6), ("7x7", {}, 3)])
+def test_sizes_and_targets(size, options, targets):
+    env = make(size, labels=True, **options)
+    for seed in (0, None):
+        _, info = env.reset(seed=seed)
+        assert info["maze_layout"].shape == (SIZES[size].cells, SIZES[size].cells)
+        cells = {cell_of(position) for position in info["targets_pos"]}
+        assert len(cells) == targets and all(info["maze_layout"][y, x] for x, y in cells)
+    env.close()
+
+
+@pytest.mark.parametrize("pixels", [32, 96])
+def test_pixels_and_border(pixels):
+    theirs = stock("9x9", 3, camera_resolution=pixels, target_color_in_image=False)
+    ours = make("9x9", pixels=pixels)
+    image, _ = ours.reset(seed=3)
+    expected = theirs.reset().observation
+    for action in ACTIONS[:3]:
+        inside = np.s_[BORDER:-BORDER, BORDER:-BORDER]
+        assert image.shape == ours.observation_space.shape == (pixels, pixels, 3)
+        np.testing.assert_array_equal(image[inside], expected["image"][inside])
+        is_border = np.ones((pixels, pixels), bool)
+        is_border[inside] = False
+        assert (image[is_border] == (expected["target_color"] * 255 * 0.7).astype(np.uint8)).all()
+        image, *_ = ours.step(action)
+        expected = theirs.step(action).observation
+    for env in (theirs, ours):
+        env.close()
+
+
+def test_action_repeat_sums_rewards_and_counts_steps():
+    repeated = make("5x5", action_repeat=3, time_limit=40, labels=True)
+    single = make("5x5", time_limit=120)
+    driver, total = Waypoints(), 0.0
+    (image, info), (expected, _) = repeated.reset(seed=1), single.reset(seed=1)
+    for step in range(1, 41):
+        np.testing.assert_array_equal(image, expected)
+        action = driver.act(info)
+        image, reward, _, truncated, info = repeated.step(action)
+        rewards = 0.0
+        for _ in range(3):
+            expected, added, _, single_truncated, _ = single.step(action)
+            rewards += added
+        assert reward == rewards and truncated == single_truncated == (step == 40)
+        total += reward
+    assert total > 1
+    for env in (repeated, single):
+        env.close()
+
+
+def test_each_reset_draws_a_size():
+    mixed = envs.make("MemoryMaze:size=5x5|7x7,pixels=32")
+    for seed, drawn in ((1, "5x5"), (0, "7x7")):
+        single = make(drawn, pixels=32)
+        np.testing.assert_array_equal(mixed.reset(seed=seed)[0], single.reset(seed=seed)[0])
+        single.close()
+    drawn = set()
+    for _ in range(3):
+        mixed.reset()
+        drawn.add(mixed.unwrapped._size)
+    assert drawn == {"5x5", "7x7"}
+    mixed.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("size=6x6", "unknown Memory Maze size '6x6': one of 5x5, 7x7, 9x9, 11x11, 13x13, 15x15, or several: 5x5|7x7"),
+        ("size=5x5|", "unknown Memory Maze size ''"),
+        ("size=5x5|7x7,labels=true", "labels need one Memory Maze size, not 5x5|7x7"),
+        ("targets=1", "targets must be 2 to 6, not 1"),
+        ("targets=many", "targets must be 2 to 6, not 'many'"),
+        ("pixels=48", "pixels must be one of 32, 64, 96, not 48"),
+        ("action_repeat=0", "action_repeat must be 1 to 20, not 0"),
+        ("time_limit=0", "time_limit must be at least 1 step, not 0"),
+    ],
+)
+def test_wrong_values_are_one_line(options, message):
+    with pytest.raises(ValueError) as raised:
+        envs.make(f"MemoryMaze:{options}")
+    assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
 
 
 def test_package_is_imported_without_gym():
