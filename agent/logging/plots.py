@@ -20,6 +20,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's colours, distinct with any colour vision."""
 
 REFERENCES: dict[str, dict[str, float]] = {
+    "MemoryMaze-5x5": {"random": 1.0, "scripted": 35.3},
+    "MemoryMaze-7x7": {"random": 0.25, "scripted": 15.2},
     "MemoryMaze": {"random": 0.2, "human": 26.4, "oracle": 34.8},
     "MemoryMaze-11x11": {"human": 44.3, "oracle": 58.0},
     "MemoryMaze-13x13": {"human": 55.5, "oracle": 74.5},
@@ -28,8 +30,8 @@ REFERENCES: dict[str, dict[str, float]] = {
     "POPGym/RepeatPreviousEasy": {"random": -0.49},
     "gym:Pendulum-v1": {"random": -1197.0},
 }
-"""Mean returns by environment: the maze's published (Pasukonis et al. 2022, "Evaluating Long-Term Memory in 3D Mazes"),
-the others' of 100 episodes of random actions, measured here."""
+"""Mean returns by environment: of mazes from 9x9 on as published (Pasukonis et al. 2022, "Evaluating Long-Term Memory
+in 3D Mazes"), of the others over 100 episodes, measured here (docs/environments.md for the mazes)."""
 
 BANDS = 3
 """Runs in a panel up to which each has a band."""

@@ -30,7 +30,7 @@ class Size:
     cells: of a side, without the outer walls.
     targets: how many, each of a colour of its own.
     steps: of an episode, 0.25 s each.
-    rooms: how many every maze has at least; with more targets than these, rooms hold several.
+    rooms: up to as many targets as this lie in rooms of their own; with more, rooms hold several.
     layout: further options of the package's generator.
     """
 
