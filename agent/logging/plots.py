@@ -33,6 +33,9 @@ REFERENCES: dict[str, dict[str, float]] = {
 """Mean returns by environment: of mazes from 9x9 on as published (Pasukonis et al. 2022, "Evaluating Long-Term Memory
 in 3D Mazes"), of the others over 100 episodes, measured here (docs/environments.md for the mazes)."""
 
+CHANGES_RETURNS = ("targets=", "action_repeat=", "time_limit=")
+"""Options of Memory Maze with which returns are those of another task."""
+
 BANDS = 3
 """Runs in a panel up to which each has a band."""
 
@@ -51,12 +54,16 @@ def line(index: int) -> str:
 
 
 def references(env: str) -> Mapping[str, float]:
-    """Mean returns of `env`, with or without options, by random, human, oracle, where known."""
-    base = env.partition(":")[0]
+    """Mean returns of `env` by random, scripted, human, oracle, where known; options that change them leave none."""
+    base, _, options = env.partition(":")
     game = base.removeprefix("Atari/")
     if game != base and game in SCORES:
         return dict(zip(("random", "human"), SCORES[game], strict=True))
-    return REFERENCES.get(env, REFERENCES.get(base, {}))
+    for option in options.split(","):
+        if option.startswith("size=") and option != "size=9x9":
+            base += "-" + option.removeprefix("size=")
+    other_task = any(option.startswith(CHANGES_RETURNS) for option in options.split(","))
+    return REFERENCES.get(env, {} if other_task else REFERENCES.get(base, {}))
 
 
 def plot_returns(runs: Sequence[Path], out: Path) -> None:

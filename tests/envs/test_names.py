@@ -85,7 +85,7 @@ def test_values_of_options(monkeypatch, text, value):
         ("ObjectRecall:delay=5,choices=3", "ObjectRecall has no option 'choices': did you mean 'colours'?"),
         ("ObjectRecall:delay=5,delay=6", "ObjectRecall has the option 'delay' twice in its name"),
         ("MemoryMaze:timelimit=5", "MemoryMaze has no option 'timelimit': did you mean 'time_limit'?"),
-        ("MemoryMaze-11x11:size=9x9", "MemoryMaze-11x11 has no option 'size': did you mean 'time_limit'?"),
+        ("MemoryMaze-11x11:size=9x9", "MemoryMaze-11x11 has no option 'size': did you mean 'pixels'?"),
         ("MiniGrid/MemoryS7:size=9", "MiniGrid/MemoryS7 has no option 'size': it has none at all"),
         *[
             (f"SceneCut:{text}", f"SceneCut has an option {part!r} in its name: options are written {form}")
