@@ -33,7 +33,7 @@ REFERENCES: dict[str, dict[str, float]] = {
 """Mean returns by environment: of mazes from 9x9 on as published (Pasukonis et al. 2022, "Evaluating Long-Term Memory
 in 3D Mazes"), of the others over 100 episodes, measured here (docs/environments.md for the mazes)."""
 
-CHANGES_RETURNS = ("targets=", "action_repeat=", "time_limit=")
+CHANGES_RETURNS = ("targets=", "action_repeat=")
 """Options of Memory Maze with which returns are those of another task."""
 
 BANDS = 3
