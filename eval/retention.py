@@ -38,24 +38,32 @@ from replay.collect import collect
 from replay.record import RecordingError
 from worldmodel.match_parameters import count, match_parameters
 
-MAZE = {
+BOTH = {
     "preset": "cpu",
     "replay.batch_size": "2",
     "replay.batch_length": "128",
     "replay.curriculum-start": "32",
-    "worldmodel.detach-latents": "True",
-    "worldmodel.num_categoricals": "128",
-    "worldmodel.num_classes": "16",
-    "worldmodel.d_model": "96",
     "worldmodel.hidden": "64",
-    "worldmodel.reconstruction-scale": "10",
     "worldmodel.dynamics-scale": "10",
     "train.grad_clip": "1000",
     "train.threads": "1",
 }
-RECALL = MAZE | {
-    "worldmodel.tokenizer-layers": "1",
+MAZE = BOTH | {
+    "replay.batch_size": "4",
+    "replay.batch_length": "512",
+    "replay.curriculum-start": "128",
+    "worldmodel.d_model": "96",
+    "worldmodel.latents": "continuous",
+    "worldmodel.tokenizer-updates": "1000",
+    "worldmodel.open-loop-prob": "0.5",
+    "worldmodel.open-loop-prefix": "0.5",
+}
+RECALL = BOTH | {
     "worldmodel.d_model": "64",
+    "worldmodel.detach-latents": "True",
+    "worldmodel.num_categoricals": "128",
+    "worldmodel.num_classes": "16",
+    "worldmodel.tokenizer-layers": "1",
     "worldmodel.reconstruction-scale": "30",
 }
 """Default options of train_agent.py in mazes and elsewhere."""

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel import Losses, ObserveOutput, SequenceBatch, State, WorldModel, latents
+from worldmodel import Losses, ObserveOutput, SequenceBatch, State, WorldModel
 from worldmodel.boundaries import boundaries
 from worldmodel.checks import check_numbers
+from worldmodel.latents import CategoricalLatents, balanced_kl
 
-GROUPS, CLASSES = 8, 8
+LATENTS = CategoricalLatents(groups=8, classes=8, unimix=0.01)
 
 
 @dataclass
@@ -47,17 +48,17 @@ class MinimalGRU(WorldModel):
     def __init__(self, config: MinimalGRUConfig, shape: tuple[int, ...], actions: int):
         super().__init__()
         self.config, self.shape, self.actions = config, shape, actions
-        self.feature_width = config.d_model + GROUPS * CLASSES
-        self.encoder = _mlp(math.prod(shape), config.d_model, GROUPS * CLASSES)
-        self.cell = nn.GRUCell(GROUPS * CLASSES + actions, config.d_model)
-        self.prior = _mlp(config.d_model, config.d_model, GROUPS * CLASSES)
+        self.feature_width = config.d_model + LATENTS.width
+        self.encoder = _mlp(math.prod(shape), config.d_model, LATENTS.width)
+        self.cell = nn.GRUCell(LATENTS.width + actions, config.d_model)
+        self.prior = _mlp(config.d_model, config.d_model, LATENTS.width)
         self.decoder = _mlp(self.feature_width, config.d_model, math.prod(shape))
         self.heads = _mlp(self.feature_width, config.d_model, 2)  # reward, and the continue flag's logit
 
     def initial(self, batch: int) -> State:
         """The State before any frame: zeros."""
         zeros = self.cell.weight_hh.new_zeros
-        widths = {"h": self.config.d_model, "z": GROUPS * CLASSES}
+        widths = {"h": self.config.d_model, "z": LATENTS.width}
         return TensorDict({name: zeros(batch, 1, width) for name, width in widths.items()}, batch_size=[batch])
 
     def observe(self, batch: SequenceBatch, state: State, sample: bool = True) -> ObserveOutput:
@@ -66,8 +67,8 @@ class MinimalGRU(WorldModel):
 
     def _observe(self, batch: SequenceBatch, state: State, sample: bool) -> tuple[ObserveOutput, Tensor]:
         B, T = batch.batch_size
-        posterior = _log_probs(self.encoder(self._values(batch.observation)))  # (B, T, 1, G, C)
-        z = latents.draw(posterior, sample).flatten(-2)  # (B, T, 1, Z)
+        posterior = LATENTS.posterior(self.encoder(self._values(batch.observation)))  # (B, T, 1, G, C)
+        z = LATENTS.draw(posterior, sample)  # (B, T, 1, Z)
         h, before, hs = state["h"], state["z"], []
         for t in range(T):
             keep = ~batch.is_first[:, t, None, None]  # an episode begins with no memory, latents or action
@@ -88,7 +89,7 @@ class MinimalGRU(WorldModel):
     def dream(self, state: State, action: Tensor, sample: bool = True) -> State:
         """One imagined frame."""
         h = self._step(state["h"], state["z"], action)
-        z = latents.draw(_log_probs(self.prior(h)), sample).flatten(-2)
+        z = LATENTS.draw(LATENTS.prior(self.prior(h)), sample)
         return TensorDict({"h": h, "z": z}, batch_size=[len(action)])
 
     def feature(self, state: State) -> Tensor:
@@ -99,8 +100,8 @@ class MinimalGRU(WorldModel):
         """Losses by the names of `loss_scales`, what observing gives, and metrics."""
         output, posterior = self._observe(batch, state, sample=True)
         feature = output.feature
-        prior = _log_probs(self.prior(feature[..., : self.config.d_model]))
-        dynamics, representation, kl = latents.balanced_kl(posterior, prior, self.config.free_nats)
+        prior = LATENTS.prior(self.prior(feature[..., : self.config.d_model]))
+        dynamics, representation, kl = balanced_kl(LATENTS, posterior, prior, self.config.free_nats)
         reward, continue_logit = self.heads(feature).squeeze(-2).float().unbind(-1)
         truth = self._values(batch.observation)
         losses = {
@@ -115,7 +116,7 @@ class MinimalGRU(WorldModel):
     def kl(self, batch: SequenceBatch, state: State) -> Tensor:
         """(B, T): KL(posterior || prior)."""
         output, posterior = self._observe(batch, state, sample=False)
-        return latents.kl(posterior, _log_probs(self.prior(output.feature[..., : self.config.d_model])))
+        return LATENTS.kl(posterior, LATENTS.prior(self.prior(output.feature[..., : self.config.d_model])))
 
     def loss_scales(self) -> dict[str, float]:
         """The factor of each loss."""
@@ -141,8 +142,3 @@ class MinimalGRU(WorldModel):
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
-
-
-def _log_probs(logits: Tensor) -> Tensor:
-    """(..., 1, Z) -> (..., 1, G, C)"""
-    return latents.log_probs(logits.unflatten(-1, (GROUPS, CLASSES)), unimix=0.01)

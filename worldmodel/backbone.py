@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from worldmodel.mixers import Mixer
 from worldmodel.norm import RMSNorm
+from worldmodel.place_memory import PlaceMemory
 
 
 class AdaptiveNorm(nn.Module):
@@ -59,36 +60,53 @@ class Layer(nn.Module):
 
 
 class Backbone(nn.Module):
-    """h_t = f(z_<t, action_<=t), from the latents of the frame before and the action."""
+    """h_t = f(z_<t, action_<=t), from the latents of the frame before, the action, and what a place memory holds."""
 
     def __init__(
-        self, inputs: int, actions: int, tokens: int, width: int, layers: list[list[Mixer]], ratio: float = 3.0
+        self,
+        inputs: int,
+        actions: int,
+        tokens: int,
+        width: int,
+        layers: list[list[Mixer]],
+        ratio: float = 3.0,
+        places: PlaceMemory | None = None,
     ):
         super().__init__()
         self.embed = nn.Linear(inputs, width)
+        self.places = places
+        if places is not None:
+            self.embed_places = nn.Linear(places.read_width, width, bias=False)
         self.pos_emb = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.act = nn.Sequential(nn.Linear(actions, width // 2), nn.SiLU())
         self.layers = nn.ModuleList(Layer(width, mixers, width // 2, ratio) for mixers in layers)
         self.norm = RMSNorm(width, eps=1e-5)
 
     def initial(self, batch: int) -> TensorDict:
-        """Empty memory of each layer."""
-        return _initial(self.layers, batch)
+        """Empty memory of each layer, and of places."""
+        memory = _initial(self.layers, batch)
+        return memory if self.places is None else memory.set("places", self.places.initial(batch))
 
     def forward(
         self, z: Tensor, action: Tensor, memory: TensorDict, reset: Tensor, state_interval: int
-    ) -> tuple[Tensor, TensorDict]:
+    ) -> tuple[Tensor, Tensor | None, TensorDict]:
         """z (B, T, N, Z): the latents of the frame before each; action (B, T, A); reset (B, T).
 
-        Returns h (B, T, N, D) and memories (B, K) as `Mixer` does.
+        Returns h (B, T, N, D), the latents that a place memory expects (B, T, N, Z), and memories (B, K) as `Mixer`
+        does.
         """
         x = self.embed(z) + self.pos_emb
+        expected = places = None
+        if self.places is not None:
+            found, expected, places = self.places(z, action, memory["places"], reset, state_interval)
+            x = x + self.embed_places(found.to(x.dtype))
         condition = self.act(action)
         memories = []
         for i, layer in enumerate(self.layers):
             x, kept = layer(x, condition, memory[str(i)], reset, state_interval)
             memories.append(kept)
-        return self.norm(x), _combined(memories)
+        combined = _combined(memories)
+        return self.norm(x), expected, combined if places is None else combined.set("places", places)
 
 
 def _initial(parts: Iterable[Any], batch: int) -> TensorDict:

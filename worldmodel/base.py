@@ -18,6 +18,7 @@ A model may read h_t in its posterior as well, z_t ~ q(z | h_t, observation_t), 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,6 +43,10 @@ class SequenceBatch(TensorClass):
     terminated: Tensor  # (B, T) bool: no future after this row (a time limit does not count)
 
 
+Windows = Callable[[int, int], SequenceBatch]
+"""(sequences, frames) -> so many windows of experience, each from a random row; a new draw at every call."""
+
+
 @dataclass(frozen=True)
 class ObserveOutput:
     """What a window of T real frames gives: a feature for each frame, and States to dream or go on from."""
@@ -58,6 +63,15 @@ class WorldModel(nn.Module, ABC):
     actions: int
     tokens: int
     feature_width: int
+
+    def pretrain(self, windows: Windows, report: Callable[[str], None]) -> None:
+        """What is taught alone before the first update, from experience; nothing unless a model has such a stage.
+
+        Args:
+            windows: draws experience.
+            report: takes a line for the log.
+        """
+        return
 
     @abstractmethod
     def initial(self, batch: int) -> State:

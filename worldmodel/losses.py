@@ -1,6 +1,6 @@
-"""What the world models with categorical latents share: the window that they observed, and the losses on it.
+"""What the world models with latents of each frame share: the window that they observed, and the losses on it.
 
-Letters: B batch, T frames, N tokens, W width of h, Z of a token's latents, G categoricals, C classes.
+Letters: B batch, T frames, N tokens, W width of h, Z of a token's latents.
 """
 
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldmodel import latents
 from worldmodel.base import Losses, ObserveOutput, SequenceBatch
 from worldmodel.heads import TwoHot
+from worldmodel.latents import Latents, balanced_kl, next_latent_kl
 from worldmodel.next_reward import Prediction
 
 
@@ -20,22 +20,22 @@ class ObservedWindow(NamedTuple):
     output: ObserveOutput
     h: Tensor  # (B, T, N, W)
     z: Tensor  # (B, T, N, Z)
-    posterior: Tensor  # (B, T, N, G, C): log probabilities
-    next_prior: Tensor | None  # (B, T, N, G, C): log probabilities of the next frame's latents, by h
+    posterior: Tensor  # (B, T, N, ...): distribution of z
+    prior: Tensor  # (B, T, N, ...): what memory expected of z
+    next_prior: Tensor | None  # (B, T, N, ...): distribution of the next frame's latents, by h
     next_reward: Prediction | None
 
 
 def latent_losses(
-    window: ObservedWindow, prior: Tensor, batch: SequenceBatch, free_nats: float
+    latents: Latents, window: ObservedWindow, batch: SequenceBatch, free_nats: float
 ) -> tuple[Losses, dict[str, Tensor]]:
-    """The KL losses of the posterior and of the prior's log probabilities (B, T, N, G, C), and metrics."""
+    """The KL losses of posterior and prior, and metrics."""
     posterior = window.posterior
-    dynamics, representation, kl = latents.balanced_kl(posterior, prior, free_nats)
+    dynamics, representation, kl = balanced_kl(latents, posterior, window.prior, free_nats)
     losses = {"dynamics": dynamics, "representation": representation}
     if window.next_prior is not None:
-        losses["next_latent"] = latents.next_latent_kl(posterior, window.next_prior, follows(batch))
-    entropy = -(posterior.exp() * posterior).sum((-1, -2, -3)).mean()
-    return losses, {"kl": kl, "entropy/posterior": entropy.detach()}
+        losses["next_latent"] = next_latent_kl(latents, posterior, window.next_prior, follows(batch))
+    return losses, {"kl": kl, "entropy/posterior": latents.entropy(posterior).mean().detach()}
 
 
 def reward_losses(

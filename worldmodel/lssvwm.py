@@ -1,11 +1,10 @@
-"""LSSVWM: the long-context state-space video world model (arXiv 2505.20171) with DreamerV3's categorical latents.
+"""LSSVWM: the long-context state-space video world model (arXiv 2505.20171) as a Dreamer's world model.
 
-A tokenizer gives each frame a grid of categorical latents. A backbone of block-wise Mamba-2 scans and causal local
-attention, whose memory is carried over time without end, predicts those of the next frame.
+A tokenizer gives each frame a grid of latents, categorical as in DreamerV3 or continuous. A backbone of block-wise
+Mamba-2 scans and causal local attention, whose memory is carried over time without end, predicts those of the next
+frame.
 
-Other stacks of mixers in the backbone's place are the world models of `LAYER_TYPES`.
-
-Letters: B batch, T frames, N tokens, D width of h, Z of a token's latents, G categoricals of a token, C classes.
+Letters: B batch, T frames, N tokens, D width of h, Z of a token's latents.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,16 +15,19 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel import latents
 from worldmodel.backbone import Backbone
-from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel, reset_nonfinite
+from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, Windows, WorldModel, reset_nonfinite
 from worldmodel.boundaries import gather_states
 from worldmodel.heads import TokenMLP, TwoHot
+from worldmodel.latents import CategoricalLatents, GaussianLatents, Latents
 from worldmodel.losses import ObservedWindow, latent_losses, loss_scales, reward_losses
 from worldmodel.lssvwm_config import LAYER_TYPES, LSSVWMConfig
 from worldmodel.memory_feature import MemoryFeature
 from worldmodel.mixers import GRU, S5, BlockSSM, CausalConv, DeltaMemory, GlobalAttention, LocalAttention, Mixer
 from worldmodel.next_reward import NextReward, feature_columns
+from worldmodel.place_memory import PlaceMemory
+from worldmodel.place_search import teach_places
+from worldmodel.pretraining import encode_windows, teach_tokenizer
 from worldmodel.remat import remat_backbone, remat_map, remat_mean
 from worldmodel.tokenizer import ImageTokenizer, VectorTokenizer
 
@@ -42,16 +44,12 @@ class LSSVWM(WorldModel):
         image = len(shape) == 3
         grid = ImageTokenizer.grid if image else VectorTokenizer.grid
         self.tokens = grid[0] * grid[1]
-        if config.num_categoricals % self.tokens:
-            raise ValueError(
-                f"worldmodel.num_categoricals ({config.num_categoricals}) must be a multiple of the {self.tokens} "
-                f"tokens of a frame"
-            )
-        self.groups = config.num_categoricals // self.tokens
-        self.latent_width = self.groups * config.num_classes
+        self.latents = self._latents()
+        self.latent_width = self.latents.width
+        self.tokenizer_first = config.tokenizer_updates > 0
         visible = config.d_model + (1 + actions) * config.next_reward + self.latent_width
         self.feature_width = config.memory_feature + visible
-        self.decoded_width = self.latent_width if config.detach_latents else visible
+        self.decoded_width = self.latent_width if config.detach_latents or self.tokenizer_first else visible
         self.tokenizer: ImageTokenizer | VectorTokenizer
         if image:
             self.tokenizer = ImageTokenizer(shape, config.tokenizer_width, config.tokenizer_layers, self.decoded_width)
@@ -60,8 +58,17 @@ class LSSVWM(WorldModel):
         self.posterior = nn.Linear(config.tokenizer_width, self.latent_width)
         # logits spread from the start: near-uniform samples tell the decoder little, and stay so for long
         nn.init.normal_(self.posterior.weight, std=2 / config.tokenizer_width**0.5)
+        if self.tokenizer_first:
+            for module in (self.tokenizer, self.posterior):
+                module.requires_grad_(False)
         layers = self._layers(grid)
-        self.backbone = Backbone(self.latent_width, actions, self.tokens, config.d_model, layers, config.mlp_ratio)
+        places = None
+        if "places" in config.mixers:
+            sizes = (config.place_heads, config.place_d_k, config.place_values)
+            places = PlaceMemory(self.tokens, self.latent_width, actions, *sizes)
+        self.backbone = Backbone(
+            self.latent_width, actions, self.tokens, config.d_model, layers, config.mlp_ratio, places
+        )
         self.prior = self._prior_head()
         self.next_prior = self._prior_head() if config.next_latent_scale else None
         self.twohot = TwoHot()
@@ -76,9 +83,20 @@ class LSSVWM(WorldModel):
         if config.memory_feature:
             self.memory_feature = MemoryFeature(layers, config.memory_feature)
 
+    def _latents(self) -> Latents:
+        config = self.config
+        if config.latents == "continuous":
+            return GaussianLatents(config.latent_width)
+        if config.num_categoricals % self.tokens:
+            raise ValueError(
+                f"worldmodel.num_categoricals ({config.num_categoricals}) must be a multiple of the {self.tokens} "
+                f"tokens of a frame"
+            )
+        return CategoricalLatents(config.num_categoricals // self.tokens, config.num_classes, config.unimix)
+
     def _prior_head(self) -> nn.Sequential:
         width = self.config.d_model
-        return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, self.latent_width))
+        return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, self.latents.prior_width))
 
     def _layers(self, grid: tuple[int, int]) -> list[list[Mixer]]:
         c = self.config
@@ -99,7 +117,23 @@ class LSSVWM(WorldModel):
             "local_attention": lambda _: local[c.local](),
             "global_attention": lambda _: GlobalAttention(c.d_model, self.tokens, c.global_frames, c.n_heads),
         }
-        return [[mixers[kind](block) for kind in LAYER_TYPES[c.name]] for block in islice(cycle(blocks), c.layers)]
+        kinds = [kind for kind in LAYER_TYPES[c.name] if kind in mixers]
+        return [[mixers[kind](block) for kind in kinds] for block in islice(cycle(blocks), c.layers)]
+
+    def pretrain(self, windows: Windows, report: Callable[[str], None]) -> None:
+        """See `WorldModel`: the tokenizer, then the memory of places."""
+        places = self.backbone.places
+        if self.tokenizer_first:
+            teach_tokenizer(
+                self.tokenizer, self.posterior, self.latents, windows, self.config.tokenizer_updates, report
+            )
+        if places is not None and self.config.place_updates:
+
+            @torch.no_grad()
+            def encode(batch: SequenceBatch) -> Tensor:
+                return self.latents.mean(self._encode(batch, sample=False)[0])
+
+            teach_places(places, encode_windows(encode, windows), self.config.place_updates, report)
 
     def initial(self, batch: int) -> State:
         """See `WorldModel`."""
@@ -118,10 +152,10 @@ class LSSVWM(WorldModel):
         return self._observe(batch, state, *self._encode(batch, sample)).output
 
     def _encode(self, batch: SequenceBatch, sample: bool) -> tuple[Tensor, Tensor]:
-        """Log probabilities of the posterior (B, T, N, G, C) and latents (B, T, N, Z) of each frame."""
-        logits = self.posterior(remat_map(self.tokenizer.encode, batch.observation, self.config.remat_frames))
-        posterior = self._log_probs(logits)
-        return posterior, latents.draw(posterior, sample).flatten(-2).to(logits.dtype)
+        """Posterior (B, T, N, ...) and latents (B, T, N, Z) of each frame."""
+        out = self.posterior(remat_map(self.tokenizer.encode, batch.observation, self.config.remat_frames))
+        posterior = self.latents.posterior(out)
+        return posterior, self.latents.draw(posterior, sample).to(out.dtype)
 
     def _observe(
         self, batch: SequenceBatch, state: State, posterior: Tensor, z: Tensor, observed: Tensor | None = None
@@ -137,14 +171,14 @@ class LSSVWM(WorldModel):
         action = batch.action.masked_fill(first, 0.0)
         # features read the memory of every frame, States that of the boundaries
         interval = 1 if self.memory_feature is not None else config.state_interval
-        h, memories = remat_backbone(
+        h, expected, memories = remat_backbone(
             self.backbone, previous, action, state["memory"], batch.is_first, interval, config.remat_frames
         )
         frames = {"h": h.to(z.dtype), "z": z}
         next_prior = self._next_prior(frames["h"])
         next_reward = None
         if self.next_reward is not None:
-            next_reward = self.next_reward.observe(frames["h"], seen, next_prior, action, first, state)
+            next_reward = self.next_reward.observe(frames["h"], seen, self._mean(next_prior), action, first, state)
             frames |= next_reward.entries()
         entries, ends = gather_states(frames, state, config.state_interval)
         feature = self._feature(frames | {"memory": memories})
@@ -152,7 +186,8 @@ class LSSVWM(WorldModel):
             memories = memories[:, ends]
         starts = TensorDict({"memory": memories} | entries, batch_size=memories.batch_size)
         output = ObserveOutput(feature, starts, torch.tensor(ends, device=z.device), starts[:, -1])
-        return ObservedWindow(output, frames["h"], z, posterior, next_prior, next_reward)
+        prior = self.latents.prior(self.prior(frames["h"]), expected)
+        return ObservedWindow(output, frames["h"], z, posterior, prior, next_prior, next_reward)
 
     def _observed_prefix(self, batch: SequenceBatch) -> Tensor | None:
         """(B, T) in training: rows whose frame before memory observes, in `open_loop_prob` of the windows a prefix.
@@ -163,11 +198,16 @@ class LSSVWM(WorldModel):
             return None
         B, T = batch.batch_size
         draw = torch.rand(2, B, 1, device=batch.is_first.device)
-        return (draw[0] >= self.config.open_loop_prob) | (torch.arange(1, T + 1, device=draw.device) <= draw[1] * T)
+        least = self.config.open_loop_prefix
+        prefix = (least + (1 - least) * draw[1]) * T
+        return (draw[0] >= self.config.open_loop_prob) | (torch.arange(1, T + 1, device=draw.device) <= prefix)
 
     def _next_prior(self, h: Tensor) -> Tensor | None:
-        """Log probabilities of the next frame's latents (..., N, G, C), where the model has a prior of them."""
-        return None if self.next_prior is None else self._log_probs(self.next_prior(h))
+        """Distribution of the next frame's latents (..., N, ...), where the model has a prior of them."""
+        return None if self.next_prior is None else self.latents.prior(self.next_prior(h))
+
+    def _mean(self, distribution: Tensor | None) -> Tensor | None:
+        return None if distribution is None else self.latents.mean(distribution)
 
     def _feature(self, frame: Mapping[str, Any]) -> Tensor:
         """Entries of States -> (..., N, F)"""
@@ -181,12 +221,13 @@ class LSSVWM(WorldModel):
     def dream(self, state: State, action: Tensor, sample: bool = True) -> State:
         """See `WorldModel`."""
         reset = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
-        h, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
-        z = latents.draw(self._log_probs(self.prior(h[:, 0])), sample).flatten(-2)
+        h, expected, memories = self.backbone(state["z"].unsqueeze(1), action.unsqueeze(1), state["memory"], reset, 1)
+        prior = self.latents.prior(self.prior(h[:, 0]), None if expected is None else expected[:, 0])
+        z = self.latents.draw(prior, sample)
         frame = {"memory": memories[:, 0], "h": h[:, 0].to(z.dtype), "z": z}
         if self.next_reward is not None:
-            next_prior = self._next_prior(frame["h"]) if self.config.cosine_similarity else None
-            frame |= self.next_reward.dream(frame["h"], z, next_prior, action, state)
+            expected = self._mean(self._next_prior(frame["h"])) if self.config.cosine_similarity else None
+            frame |= self.next_reward.dream(frame["h"], z, expected, action, state)
         return TensorDict(frame, batch_size=[len(action)])
 
     def open_loop(self, state: State) -> State:
@@ -204,18 +245,21 @@ class LSSVWM(WorldModel):
 
         Where memory observes only a prefix of a window, losses are of that; the output's memory observes all of it.
         """
-        if self.training:
+        if self.training and not self.tokenizer_first:
             self.tokenizer.update(batch.observation)
         posterior, z = self._encode(batch, sample=True)
         observed = self._observed_prefix(batch)
         window = self._observe(batch, state, posterior, z, observed)
         feature = window.output.feature
 
-        losses, metrics = latent_losses(window, self._log_probs(self.prior(window.h)), batch, self.config.free_nats)
+        losses, metrics = latent_losses(self.latents, window, batch, self.config.free_nats)
         losses |= reward_losses(window, self.reward_head(feature), self.continue_head(feature), self.twohot, batch)
-        losses["reconstruction"], losses["perceptual"] = remat_mean(
-            self.tokenizer.losses, self._decoded(feature), batch.observation, self.config.remat_frames
-        )
+        if self.tokenizer_first:
+            del losses["representation"]
+        else:
+            losses["reconstruction"], losses["perceptual"] = remat_mean(
+                self.tokenizer.losses, self._decoded(feature), batch.observation, self.config.remat_frames
+            )
         losses["state_kl"], state_metrics = self._state_loss(window.output.start_states)
 
         output = window.output
@@ -238,12 +282,12 @@ class LSSVWM(WorldModel):
     def kl(self, batch: SequenceBatch, state: State) -> Tensor:
         """See `WorldModel`."""
         window = self._observe(batch, state, *self._encode(batch, sample=False))
-        return latents.kl(window.posterior, self._log_probs(self.prior(window.h)))
+        return self.latents.kl(window.posterior, window.prior)
 
     def loss_scales(self) -> dict[str, float]:
         """See `WorldModel`."""
-        names = ("reconstruction", "perceptual", "dynamics", "representation", "reward", "continue", "state_kl")
-        return loss_scales(self.config, *names)
+        joint = () if self.tokenizer_first else ("reconstruction", "perceptual", "representation")
+        return loss_scales(self.config, "dynamics", "reward", "continue", "state_kl", *joint)
 
     def decode(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
@@ -260,7 +304,3 @@ class LSSVWM(WorldModel):
     def continue_prob(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
         return self.continue_head(feature).squeeze(-1).sigmoid()
-
-    def _log_probs(self, logits: Tensor) -> Tensor:
-        """(..., N, Z) -> (..., N, G, C)"""
-        return latents.log_probs(logits.unflatten(-1, (self.groups, self.config.num_classes)), self.config.unimix)

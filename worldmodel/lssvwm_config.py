@@ -10,6 +10,7 @@ from worldmodel.next_reward import next_reward_errors
 LAYER_TYPES: dict[str, tuple[str, ...]] = {
     "lssvwm": ("block_scan", "local_attention"),
     "lssvwm-delta": ("block_delta", "local_attention"),
+    "lssvwm-places": ("places", "block_scan", "local_attention"),
     "mamba": ("flat_scan",),
     "mamba-local": ("flat_scan", "local_attention"),
     "local": ("local_attention",),
@@ -24,7 +25,8 @@ LAYER_TYPES: dict[str, tuple[str, ...]] = {
 
 block_scan: Mamba-2 over each spatial block; block_delta: the gated delta rule in its place; flat_scan: one scan over
 all tokens; local_attention and global_attention: over few frames and many; gru and s5: other recurrences in the scan's
-place, over each token. The local mixer may be a convolution (`local`).
+place, over each token. places: a memory of frames by place, before the first layer alone. The local mixer may be a
+convolution (`local`).
 """
 
 NAMED_CONFIGS: dict[str, dict[str, Any]] = {
@@ -50,6 +52,10 @@ class LSSVWMConfig:
 
     name: str = "lssvwm"
     """World model, by name."""
+    latents: Literal["categorical", "continuous"] = "categorical"
+    """Latents of a frame: categorical variables, or numbers with Gaussian noise."""
+    latent_width: int = 16
+    """Numbers of each token's latents, if continuous."""
     num_categoricals: int = 64
     """Categorical variables of a frame, shared out evenly over its tokens."""
     num_classes: int = 32
@@ -58,6 +64,8 @@ class LSSVWMConfig:
     """Width of a token in the encoder and in the decoder: E."""
     tokenizer_layers: int = 2
     """Layers of an image's encoder, and of its decoder."""
+    tokenizer_updates: int = 0
+    """Updates that teach the tokenizer alone, before all others; it then stays as it is. 0: it learns with the rest."""
     detach_latents: bool = False
     """Decode latents alone, and pass them no gradient from memory; reward, continue and KL losses still train them."""
     d_model: int = 128
@@ -74,6 +82,8 @@ class LSSVWMConfig:
     """Frames whose activations are held at once and computed again for gradients; 0 holds those of a window."""
     open_loop_prob: float = 0.0
     """Share of training windows in which memory observes only a prefix of random length, and predicts the rest."""
+    open_loop_prefix: float = 0.0
+    """Least share of such a window that memory observes."""
     pretrained: str = ""
     """Mamba-2 checkpoint (safetensors file or folder) whose first layers a new run's scans and norms start from."""
     expand: int = 2
@@ -88,6 +98,14 @@ class LSSVWMConfig:
     """Width of a delta memory's keys, in each head."""
     delta_d_v: int = 32
     """Width of a delta memory's values, in each head."""
+    place_heads: int = 4
+    """Heads of a place memory, each with keys of other length scales."""
+    place_d_k: int = 128
+    """Width of a place memory's keys, in each head: an even number."""
+    place_values: int = 64
+    """Numbers of a frame that a place memory stores: its principal components."""
+    place_updates: int = 300
+    """Updates that teach a place memory alone, before the world model's, once its integrator is found; 0: none."""
     local: Literal["attention", "conv"] = "attention"
     """Form of the local mixer: dense attention, or a causal depthwise convolution over the same frames."""
     local_frames: int = 4
@@ -131,8 +149,9 @@ class LSSVWMConfig:
         check_numbers(
             "worldmodel",
             self,
-            may_be_zero={"remat_frames", "open_loop_prob", "memory_feature", "unimix", "free_nats"},
-            at_most_one={"open_loop_prob", "unimix"},
+            may_be_zero={"tokenizer_updates", "place_updates", "remat_frames", "open_loop_prob", "open_loop_prefix"}
+            | {"memory_feature", "unimix", "free_nats"},
+            at_most_one={"open_loop_prob", "open_loop_prefix", "unimix"},
         )
         for error in self._errors():
             raise ValueError(error)
@@ -163,6 +182,8 @@ class LSSVWMConfig:
             yield f"worldmodel.d_state ({self.d_state}) must be even for s5: its states come in conjugate pairs"
         if "block_delta" in mixers and self.delta_heads % 2:
             yield f"worldmodel.delta_heads ({self.delta_heads}) must be even: half of the heads decay"
+        if "places" in mixers and self.place_d_k % 2:
+            yield f"worldmodel.place_d_k ({self.place_d_k}) must be even: a cosine and a sine make a pair"
         if round(self.mlp_ratio * self.d_model) < 1:
             yield (
                 f"worldmodel.mlp_ratio * worldmodel.d_model ({self.mlp_ratio} * {self.d_model}) must come to 1 unit "
@@ -190,9 +211,16 @@ class LSSVWMConfig:
             "global_frames": "global_attention" in mixers,
             "n_heads": attention,
             "memory_feature": bool(RECURRENT & mixers),
+            "open_loop_prefix": bool(self.open_loop_prob),
             "cosine_similarity": self.next_reward,
             "next_reward_scale": self.next_reward,
         }
         readers |= dict.fromkeys(("delta_heads", "delta_d_k", "delta_d_v"), "block_delta" in mixers)
+        places = ("place_heads", "place_d_k", "place_values", "place_updates")
+        readers |= dict.fromkeys(places, "places" in mixers)
+        readers |= dict.fromkeys(("num_categoricals", "num_classes", "unimix"), self.latents == "categorical")
+        readers["latent_width"] = self.latents == "continuous"
+        joint = ("detach_latents", "reconstruction_scale", "perceptual_scale", "representation_scale")
+        readers |= dict.fromkeys(joint, not self.tokenizer_updates)
         readers |= dict.fromkeys(("expand", "headdim", "d_state", "state_kl_scale"), bool(SCANS & mixers))
         return {name for name, read in readers.items() if not read}

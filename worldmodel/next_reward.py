@@ -81,38 +81,37 @@ class NextReward(nn.Module):
         zeros = like.new_zeros(batch, 1 + self.actions)
         return {"predicted_reward": zeros[:, 0].clone(), "next_reward": zeros}
 
-    def forward(self, h: Tensor, z: Tensor, next_prior: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, z: Tensor, expected: Tensor | None = None) -> Tensor:
         """h (..., N, W), z (..., N, Z) -> (..., 1 + A)
 
-        next_prior (..., N, G, C): log probabilities of the next frame's latents, which the cosine compares with z.
+        expected (..., N, Z): the mean of the next frame's latents, which the cosine compares with z.
         """
         inputs = [h, z]
         if self.similarity is not None:
-            assert next_prior is not None
-            expected = next_prior.detach().exp().flatten(-2).to(z.dtype)
-            inputs.append(REWARD_SCALE * self.similarity(z, expected).to(z.dtype))
+            assert expected is not None
+            inputs.append(REWARD_SCALE * self.similarity(z, expected.detach().to(z.dtype)).to(z.dtype))
         return self.out(torch.cat(inputs, -1))
 
     def observe(
         self,
         h: Tensor,
         z: Tensor,
-        next_prior: Tensor | None,
+        expected: Tensor | None,
         action: Tensor,
         first: Tensor,
         state: Mapping[str, Tensor],
     ) -> Prediction:
         """Of a window's frames (B, T, N, ...), actions (B, T, A) and first rows (B, T, 1), from the State before it."""
-        next_reward = self(h, z, next_prior)
+        next_reward = self(h, z, expected)
         previous = torch.cat([state["next_reward"].unsqueeze(1), next_reward[:, :-1]], 1).masked_fill(first, 0.0)
         return Prediction(next_reward, previous, reward_after(previous, action))
 
     def dream(
-        self, h: Tensor, z: Tensor, next_prior: Tensor | None, action: Tensor, state: Mapping[str, Tensor]
+        self, h: Tensor, z: Tensor, expected: Tensor | None, action: Tensor, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """The entries of the State of an imagined frame (B, N, ...) after `action` (B, A)."""
         predicted = reward_after(state["next_reward"], action)
-        return {"predicted_reward": predicted, "next_reward": self(h, z, next_prior).detach()}
+        return {"predicted_reward": predicted, "next_reward": self(h, z, expected).detach()}
 
 
 def feature_columns(state: Mapping[str, Tensor], like: Tensor) -> Tensor:

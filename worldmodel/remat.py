@@ -40,15 +40,19 @@ def remat_mean(function: Callable[..., Sequence[Tensor]], x: Tensor, y: Tensor, 
 
 def remat_backbone(
     backbone: Backbone, z: Tensor, action: Tensor, memory: TensorDict, reset: Tensor, state_interval: int, frames: int
-) -> tuple[Tensor, TensorDict]:
+) -> tuple[Tensor, Tensor | None, TensorDict]:
     """As `Backbone.forward`, segment after segment; `frames` is a multiple of `state_interval`."""
-    hs, memories = [], []
+    hs, expectations, memories = [], [], []
     for before, act, first in zip(*(segments(x, frames) for x in (z, action, reset)), strict=True):
-        h, kept = _remat(frames, backbone, before, act, memory, first, state_interval)
+        h, expected, kept = _remat(frames, backbone, before, act, memory, first, state_interval)
         memory = kept[:, -1]
         hs.append(h)
+        expectations.append(expected)
         memories.append(kept)
-    return (torch.cat(hs, 1), torch.cat(memories, 1)) if frames else (hs[0], memories[0])
+    if not frames:
+        return hs[0], expectations[0], memories[0]
+    expected = None if expectations[0] is None else torch.cat(expectations, 1)
+    return torch.cat(hs, 1), expected, torch.cat(memories, 1)
 
 
 def _remat(frames: int, function: Callable[..., Any], *inputs: Any) -> Any:

@@ -19,11 +19,11 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldmodel import latents
 from worldmodel.base import Losses, ObserveOutput, SequenceBatch, State, WorldModel
 from worldmodel.boundaries import gather_states
 from worldmodel.checks import check_numbers
 from worldmodel.heads import TwoHot
+from worldmodel.latents import CategoricalLatents
 from worldmodel.losses import ObservedWindow, latent_losses, loss_scales, reward_losses
 from worldmodel.next_reward import NextReward, feature_columns, next_reward_errors
 from worldmodel.rssm_networks import (
@@ -111,6 +111,7 @@ class RSSM(WorldModel):
         super().__init__()
         self.config, self.actions = config, actions
         widths = self.widths = config.widths()
+        self.latents = CategoricalLatents(CATEGORICALS, widths.classes, config.unimix)
         self.rewards_width = (1 + actions) * config.next_reward
         self.feature_width = widths.deter + self.rewards_width + widths.latent
         self.coder: ImageCoder | VectorCoder
@@ -156,8 +157,8 @@ class RSSM(WorldModel):
         # unbound at once: the gradient of each x[:, t] would be as large as x
         for code, action, begins in zip(*(x.unbind(1) for x in (codes, batch.action, first)), strict=True):
             h = self.core(*(x.masked_fill(begins, 0.0) for x in (h, z, action)))
-            log_p = self._log_probs(self.posterior(h, code))  # (B, G, C)
-            z = latents.draw(log_p, sample).flatten(-2).to(h.dtype)
+            log_p = self.latents.posterior(self.posterior(h, code))  # (B, G, C)
+            z = self.latents.draw(log_p, sample).to(h.dtype)
             hs.append(h)
             zs.append(z)
             posteriors.append(log_p)
@@ -166,16 +167,22 @@ class RSSM(WorldModel):
         next_prior = self._next_prior(h)
         next_reward = None
         if self.next_reward is not None:
-            next_reward = self.next_reward.observe(h, z, next_prior, batch.action.masked_fill(first, 0.0), first, state)
+            next_reward = self.next_reward.observe(
+                h, z, self._mean(next_prior), batch.action.masked_fill(first, 0.0), first, state
+            )
             frames |= next_reward.entries()
         entries, ends = gather_states(frames, state, self.config.state_interval)
         starts = TensorDict(entries, batch_size=[len(h), len(ends)])
         output = ObserveOutput(self._feature(frames), starts, torch.tensor(ends, device=h.device), starts[:, -1])
-        return ObservedWindow(output, h, z, torch.stack(posteriors, 1).unsqueeze(2), next_prior, next_reward)
+        posterior = torch.stack(posteriors, 1).unsqueeze(2)
+        return ObservedWindow(output, h, z, posterior, self.latents.prior(self.prior(h)), next_prior, next_reward)
 
     def _next_prior(self, h: Tensor) -> Tensor | None:
         """Log probabilities of the next frame's latents (..., 1, G, C), where the model has a prior of them."""
-        return None if self.next_prior is None else self._log_probs(self.next_prior(h))
+        return None if self.next_prior is None else self.latents.prior(self.next_prior(h))
+
+    def _mean(self, distribution: Tensor | None) -> Tensor | None:
+        return None if distribution is None else self.latents.mean(distribution)
 
     def _feature(self, frame: Mapping[str, Tensor]) -> Tensor:
         """Entries of States -> (..., 1, F)"""
@@ -187,11 +194,11 @@ class RSSM(WorldModel):
     def dream(self, state: State, action: Tensor, sample: bool = True) -> State:
         """See `WorldModel`."""
         h = self.core(state["h"].squeeze(1), state["z"].squeeze(1), action).unsqueeze(1)
-        z = latents.draw(self._log_probs(self.prior(h)), sample).flatten(-2).to(h.dtype)
+        z = self.latents.draw(self.latents.prior(self.prior(h)), sample).to(h.dtype)
         frame = {"h": h, "z": z}
         if self.next_reward is not None:
-            next_prior = self._next_prior(h) if self.config.cosine_similarity else None
-            frame |= self.next_reward.dream(h, z, next_prior, action, state)
+            expected = self._mean(self._next_prior(h)) if self.config.cosine_similarity else None
+            frame |= self.next_reward.dream(h, z, expected, action, state)
         return TensorDict(frame, batch_size=[len(action)])
 
     def feature(self, state: State) -> Tensor:
@@ -202,7 +209,7 @@ class RSSM(WorldModel):
         """See `WorldModel`; the names are those of `loss_scales`."""
         window = self._observe(batch, state, sample=True)
         feature = window.output.feature
-        losses, metrics = latent_losses(window, self._log_probs(self.prior(window.h)), batch, self.config.free_nats)
+        losses, metrics = latent_losses(self.latents, window, batch, self.config.free_nats)
         losses |= reward_losses(window, self.reward_head(feature), self.continue_head(feature), self.twohot, batch)
         losses["reconstruction"] = self.coder.loss(window.h.squeeze(-2), window.z.squeeze(-2), batch.observation)
         return losses, window.output, metrics
@@ -210,7 +217,7 @@ class RSSM(WorldModel):
     def kl(self, batch: SequenceBatch, state: State) -> Tensor:
         """See `WorldModel`."""
         window = self._observe(batch, state, sample=False)
-        return latents.kl(window.posterior, self._log_probs(self.prior(window.h)))
+        return self.latents.kl(window.posterior, window.prior)
 
     def loss_scales(self) -> dict[str, float]:
         """See `WorldModel`."""
@@ -229,7 +236,3 @@ class RSSM(WorldModel):
     def continue_prob(self, feature: Tensor) -> Tensor:
         """See `WorldModel`."""
         return self.continue_head(feature).squeeze(-1).sigmoid()
-
-    def _log_probs(self, logits: Tensor) -> Tensor:
-        """(..., Z) -> (..., G, C)"""
-        return latents.log_probs(logits.unflatten(-1, (CATEGORICALS, self.widths.classes)), self.config.unimix)

@@ -1,6 +1,7 @@
 """One update: a replayed window trains the world model, and imagination from its States trains the agent."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,7 +22,7 @@ from agent.runs.flatten import flatten, optimizer_tensors, restore_optimizer
 from agent.runs.folder import run_folder, stored_config
 from agent.training import distributed
 from agent.training.optimizer import clip_each, make_optimizer
-from replay import Episode
+from replay import Episode, Replay, SequenceSampler
 from worldmodel import ObserveOutput, SequenceBatch, State, pretrained
 from worldmodel.lssvwm import LSSVWM
 from worldmodel.rollout import imagine
@@ -58,6 +59,17 @@ class Learner:
             return None
         with refusals():
             return f"pretrained: {pretrained.load(self.model, self.model.config.pretrained)}"
+
+    def pretrain(self, replay: Replay, report: Callable[[str], None]) -> None:
+        """What the world model is taught before its first update (`WorldModel.pretrain`), on the episodes in replay."""
+        draws = itertools.count()
+
+        def windows(sequences: int, frames: int) -> SequenceBatch:
+            seed = int(np.random.SeedSequence([self.config.seed, next(draws)]).generate_state(1)[0])
+            return self.batch(SequenceSampler(replay, sequences, seed, lambda batch: None).next(frames)[0])
+
+        with self.autocast():
+            self.model.pretrain(windows, report)
 
     def autocast(self) -> AbstractContextManager:
         """The precision of everything but parameters, decays and states."""

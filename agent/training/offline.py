@@ -33,7 +33,7 @@ class OfflineTraining(TrainingLoop):
         self, config: Config, folder: Path, data: Path, updates: int, val: Path | None, val_frames: int, stream: Any
     ):
         self.name = folder.name
-        replay = Replay(data, EVERYTHING)
+        self.replay = replay = Replay(data, EVERYTHING)
         if not len(replay):
             raise ConfigError(f"{data} holds no episodes")
         period = max(1, updates // 10)
@@ -49,6 +49,9 @@ class OfflineTraining(TrainingLoop):
     def advance(self) -> None:
         """One update."""
         done, learner = self.step / self.end, self.learner
+        if not learner.updates:
+            with self.progress.paused():
+                learner.pretrain(self.replay, self.progress.note)
         learner.anneal(done)
         metrics, state = learner.update(*self.sampler.next(done), agent=False)
         self.sampler.carry(state)

@@ -69,6 +69,10 @@ class OnlineTraining(TrainingLoop):
             self.loop.begin(self.random if self.step < config.train.prefill or not ready else self.actor)
         with self.timed("learn"):
             while ready and learner.updates < self._due(self.step):
+                if not learner.updates:
+                    with self.progress.paused():
+                        learner.pretrain(self.replay, self.progress.note)
+                    learner.broadcast()
                 progress = self.step / config.steps
                 learner.anneal(progress)
                 metrics, state = learner.update(*self.sampler.next(progress))

@@ -29,6 +29,10 @@ SMALL: dict[str, dict[str, Any]] = {
         delta_heads=2,
         delta_d_k=8,
         delta_d_v=4,
+        place_heads=2,
+        place_d_k=8,
+        place_values=6,
+        latent_width=4,
         local_frames=3 if name != "local" else 16,  # its only memory: the suite's rows must fit
         global_frames=64,
         hidden=16,
@@ -48,12 +52,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "next-reward": {"next_reward": True},
     "cosine": {"next_reward": True, "cosine_similarity": True, "next_latent_scale": 0.5},
     "memory": {"memory_feature": 6},
+    "continuous": {"latents": "continuous"},
+    "tokenizer-first": {"tokenizer_updates": 2},
 }
 """Options of a world model by a word after its name."""
 
 VARIANTS = [
     *(f"{name} conv" for name in ("lssvwm", "mamba-local", "local", "gru", "s5")),
     *(f"{name} {option}" for name in ("lssvwm", "transformer", "rssm") for option in ("next-reward", "cosine")),
+    *(f"{name} {words}" for name in ("lssvwm", "lssvwm-places") for words in ("continuous", "continuous tokenizer-first")),
+    "lssvwm-places continuous cosine",
     *(f"{name} memory" for name in ("lssvwm", "gru", "s5", "mamba")),
 ]
 """World models with options, which the conformance suite checks too; `small_model` takes these names."""

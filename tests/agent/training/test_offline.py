@@ -1,6 +1,7 @@
 """A world model trained on episodes alone: it learns, is validated, and resumes where it stopped."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from agent.training.offline import train_offline, validate
 from replay import Episode, Replay
 
 
-def configured(folder) -> Config:
+def configured(folder, **worldmodel) -> Config:
     config = presets.apply("debug", "vector", Config(env="gym:CartPole-v1", run_dir=str(folder)))
+    config.worldmodel = replace(config.worldmodel, **worldmodel)
     config.replay.curriculum_start = 8
     config.train.precision = "float32"
     open_run(config)
@@ -119,3 +121,27 @@ def test_no_episodes_is_one_line(tmp_path):
     config = configured(tmp_path / "run")
     with pytest.raises(ConfigError, match="holds no episodes"):
         train_offline(config, tmp_path / "run", tmp_path / "empty", 10)
+
+
+def test_a_tokenizer_is_taught_first_and_once(tmp_path, data):
+    said = io.StringIO()
+
+    def trained(updates: int) -> Learner:
+        config = configured(tmp_path / "run", latents="continuous", latent_width=4, tokenizer_updates=200)
+        return train_offline(config, tmp_path / "run", data, updates, stream=said)
+
+    first = trained(4).model.state_dict()
+    assert said.getvalue().count("tokenizer: 200 of 200 updates, squared error") == 1
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert not any("reconstruction" in name or "representation" in name for row in rows for name in row)
+    later = trained(8).model.state_dict()
+    assert said.getvalue().count("tokenizer: 200 of 200") == 1
+    same = {name for name in first if torch.equal(first[name], later[name])}
+    taught = {name for name in first if name.startswith(("tokenizer.", "posterior."))}
+    assert taught <= same and "backbone.embed.weight" not in same
+
+    model = load_run(tmp_path / "run")[1].model
+    observation = torch.from_numpy(Replay(data, 10_000).get("00000000-60.npz").observation)
+    z = model.latents.mean(model.latents.posterior(model.posterior(model.tokenizer.encode(observation))))
+    error = (model.tokenizer.decode(z) - observation).square().mean()
+    assert error < 0.5 * observation.var()
