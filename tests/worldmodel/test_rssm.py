@@ -63,9 +63,9 @@ def test_the_recurrent_state_is_the_paper_s(step: Step) -> None:
 def test_prior_and_posterior_are_the_paper_s(step: Step) -> None:
     with torch.no_grad():
         h = step.output.feature[:, :, 0, :2048]
-        prior = step.model._log_probs(step.model.prior(h))
+        prior = step.model.latents.prior(step.model.prior(h))
         frames = step.model.posterior.from_frame(step.model.coder.encode(step.rows.observation))
-        posterior = step.model._log_probs(step.model.posterior(h, frames))
+        posterior = step.model.latents.posterior(step.model.posterior(h, frames))
     np.testing.assert_allclose(prior.exp().numpy(), step.seen["prior"], atol=1e-10)
     np.testing.assert_allclose(posterior.exp().numpy(), step.seen["posterior"], atol=1e-10)
     assert step.seen["posterior"].min() >= 0.01 / 16
