@@ -5,10 +5,12 @@ parameters as lssvwm, by their number of layers (as arXiv 2505.20171 compares), 
 
 - ObjectRecall, SceneCut: what it expects of a thing that disappeared and comes back, by delay; see
   `eval.memory.recall`.
-- Memory Maze: retrieval, reasoning, and frames by when their view was last seen; see `eval.memory.maze`.
+- Memory Maze: the rest of an episode, by kind of revisit (`eval.memory.tasks`), and frames by when their view was last
+  seen; see `eval.memory.maze`. --test-env measures in another maze, --walks and --test-data on other episodes.
 
 A run that exists is resumed, or only measured where it is done. Prints a table; writes RUN/retention.json for each run
-as it ends, and OUT/retention.json and OUT/retention.png of all.
+as it ends, and OUT/retention.json and OUT/retention.png of all. With --test-env, --walks or --test-data these files are
+retention-<what it was measured on>.json: no figure replaces that of another measurement.
 
 `python -m eval.retention RUN [RUN ...]` measures runs that are trained already. Options of train_agent.py
 (--worldmodel.blocks 1x1, --replay.curriculum-start 16) go to every model trained; --tag names such a variant.
@@ -30,12 +32,13 @@ from agent.runs.folder import file_name, stored_config, training
 from agent.training.learner import Learner, check, spaces
 from agent.training.load import load_run
 from agent.training.offline import EVERYTHING, train_offline
+from envs.policies import POLICIES
 from eval.arguments import joined, names, parser, positive, positives, seeds
-from eval.memory import maze, recall
+from eval.memory import maze, maze_report, recall
+from eval.memory.episodes import check_fit, collected, held_out, recorded
+from eval.memory.tasks import ACTIONS, SECOND_HALF
 from eval.output import write_json
 from replay import Episode, Replay
-from replay.collect import collect
-from replay.record import RecordingError
 from worldmodel.match_parameters import count, match_parameters
 
 MAZE = {
@@ -63,8 +66,6 @@ RECALL = MAZE | {
 HIDING = ("ObjectRecall", "ObjectRecall-Choice", "SceneCut")
 """Environments in which a thing disappears and comes back."""
 WAYPOINTS = "waypoints"
-STEPS = 800
-"""Steps of a maze's held-out episodes, as in LSSVWM (arXiv 2505.20171)."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -76,11 +77,12 @@ def main(argv: Sequence[str]) -> None:
         for seed in given.seeds:
             for name in given.worldmodels:
                 results.append(_measured(_train(given, options, name, seed), given))
-    room = recall if "delays" in results[0] else maze
+    room = recall if "delays" in results[0] else maze_report
     room.print_table(results)
-    write_json(given.out / "retention.json", results)
-    room.plot(results, given.out / "retention.png")
-    print(f"\n{given.out / 'retention.json'}\n{given.out / 'retention.png'}")
+    table, figure = (given.out / f"{_stem(given)}.{suffix}" for suffix in ("json", "png"))
+    write_json(table, results)
+    room.plot(results, figure)
+    print(f"\n{table}\n{figure}")
 
 
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -98,7 +100,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     own.add_argument("--data", type=positive, help="episodes to train on (default: 3000 short ones, 30 in a maze)")
     own.add_argument(
         "--policy",
-        choices=(WAYPOINTS, "repeated_out_and_back"),
+        choices=(WAYPOINTS, "loops", "repeated_out_and_back"),
         default=WAYPOINTS,
         help="of the episodes to train on in a maze; see replay.collect (default: %(default)s)",
     )
@@ -110,6 +112,19 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="frames between disappearing and return to measure at (default: 5 to 512, four windows)",
     )
     own.add_argument("--episodes", type=positive, help="held-out episodes (default: 100 a delay, 8 in a maze)")
+    measured = own.add_mutually_exclusive_group()
+    measured.add_argument(
+        "--walks",
+        choices=POLICIES,
+        help="measure in mazes the second half of this policy's held-out episodes, and nothing else",
+    )
+    measured.add_argument(
+        "--test-data",
+        type=Path,
+        metavar="FOLDER",
+        help="measure in mazes the second half of episodes in a folder, such as another RUN/episodes; need no labels",
+    )
+    own.add_argument("--test-env", metavar="ENV", help="measure in this maze, such as MemoryMaze-11x11")
     own.add_argument(
         "--no-match-parameters",
         dest="match_parameters",
@@ -123,15 +138,32 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         own.error("name runs, or --worldmodels to train")
     if given.runs and options:
         own.error(f"{options[0]}: options of train_agent.py go with --worldmodels")
+    if given.test_env and given.test_data:
+        own.error("--test-data has an environment of its own: leave out --test-env")
     return given, options
 
 
+def _stem(given: argparse.Namespace) -> str:
+    """The name of files of results, without a suffix: by what is measured."""
+    folder = "-".join(given.test_data.resolve().parts[-2:]) if given.test_data else None
+    return "-".join(["retention", *(file_name(part) for part in (given.test_env, given.walks, folder) if part)])
+
+
 def _check_together(given: argparse.Namespace) -> None:
-    """Refuses runs in more than one environment, whatever the delays of their training."""
-    found = [config.env for run in given.runs if (config := stored_config(run))]
-    for env in [*found, given.env] if given.worldmodels else found:
-        if _without_delay(env) != _without_delay(found[0] if found else env):
-            raise ConfigError(f"runs in {found[0]} and runs in {env} have no table in common")
+    """Refuses runs in more than one environment, whatever the delays of their training; and options of mazes elsewhere.
+
+    Runs in several mazes have a table where they are measured on the same episodes.
+    """
+    trained = [config.env for run in given.runs if (config := stored_config(run))]
+    trained += [given.env] if given.worldmodels else []
+    options = {"--test-env": given.test_env, "--walks": given.walks, "--test-data": given.test_data}
+    asked = [option for option, value in options.items() if value]
+    for env in [*trained, *([given.test_env] if given.test_env else [])]:
+        if asked and not _is_maze(env):
+            raise ConfigError(f"{asked[0]} is for Memory Maze, not for {env}")
+    for env in trained:
+        if not (given.test_env or given.test_data) and _without_delay(env) != _without_delay(trained[0]):
+            raise ConfigError(f"runs in {trained[0]} and runs in {env} have no table in common")
 
 
 def _without_delay(env: str) -> tuple[str, list[str]]:
@@ -157,8 +189,8 @@ def _train(given: argparse.Namespace, options: list[str], name: str, seed: int) 
         with refusals():
             config.worldmodel = match_parameters(config.worldmodel, *shape, count(lssvwm, *shape))
     with training(config):
-        train, held_out = _episodes(config.env, given)
-        train_offline(config, folder, train, given.updates, held_out)
+        train, val = _episodes(config.env, given)
+        train_offline(config, folder, train, given.updates, val)
     return folder
 
 
@@ -171,35 +203,29 @@ def configuration(env: str, name: str, seed: int, folder: Path, options: Sequenc
 
 def _episodes(env: str, given: argparse.Namespace) -> tuple[Path, Path]:
     """Folders of episodes to train on, and of others to validate on; collected where they are missing."""
-    maze = _is_maze(env)
-    episodes, held_out, policy = (given.data or 30, 4, given.policy) if maze else (given.data or 3_000, 64, "random")
-    origin = f"{env}-{policy}" if maze and policy != WAYPOINTS else env
+    in_maze = _is_maze(env)
+    episodes, validation, policy = (
+        (given.data or 30, 4, given.policy) if in_maze else (given.data or 3_000, 64, "random")
+    )
+    origin = f"{env}-{policy}" if in_maze and policy != WAYPOINTS else env
     folders = [given.out / "episodes" / file_name(f"{origin}-{part}") for part in ("train", "val")]
-    _collect(env, episodes, policy, folders[0], seed=0)
-    _collect(env, held_out, policy, folders[1], seed=1)
+    collected(env, episodes, policy, folders[0], seed=0)
+    collected(env, 4 if in_maze else 64, policy, folders[1], seed=1)
     if (found := len(Replay(folders[0], EVERYTHING))) > episodes:
         raise ConfigError(f"{folders[0]} holds {found} episodes, not {episodes}: give another --out, or --data {found}")
     return folders[0], folders[1]
 
 
-def _collect(env: str, episodes: int, policy: str, folder: Path, seed: int, steps: int | None = None) -> None:
-    """As `replay.collect.collect`; raises ConfigError in place of RecordingError."""
-    try:
-        collect(env, episodes, policy, folder, seed=seed, steps=steps)
-    except RecordingError as error:
-        raise ConfigError(str(error)) from None
-
-
 def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The run's retention.json, measured where it is missing, or of an earlier checkpoint or other delays."""
+    """The run's results, measured where they are missing, or of an earlier checkpoint or other tasks or delays."""
     config, learner, step = load_run(run)
     _check_env(config.env)
     in_maze = _is_maze(config.env)
     wanted: dict[str, Any] = {"step": step, "episodes": given.episodes or (8 if in_maze else 100)}
-    wanted |= {"stretch": maze.STRETCH} if in_maze else {"delays": given.delays}
+    wanted |= _wanted_in_maze(config.env, given) if in_maze else {"delays": given.delays}
     label = re.sub(r"-s\d+$", "", run.name) or run.name  # what a run's seeds have in common
     named = {"run": run.name, "label": label}
-    path = run / "retention.json"
+    path = run / f"{_stem(given)}.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if all(stored.get(name) == value for name, value in wanted.items()):
@@ -214,7 +240,7 @@ def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
         **wanted,
     }
     if in_maze:
-        result |= _in_maze(learner, config.env, wanted["episodes"], given.out / "episodes")
+        result |= _in_maze(learner, config.env, wanted["episodes"], given)
     else:
         measured = {str(d): recall.measure(learner, config.env, d, wanted["episodes"]) for d in given.delays}
         result["retention"] = measured
@@ -222,23 +248,31 @@ def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _in_maze(learner: Learner, env: str, episodes: int, folder: Path) -> dict[str, Any]:
-    """Retrieval, reasoning and views, on episodes that are collected where they are missing."""
-    waypoints = _held_out(env, episodes, WAYPOINTS, folder, seed=2)
-    out_and_back = _held_out(env, episodes, "out_and_back", folder, seed=3)
-    return {
-        "retrieval": maze.continued(learner, out_and_back, 0.5),
-        "reasoning": maze.continued(learner, waypoints, 0.72),
-        "views": maze.by_view(learner, [*waypoints, *out_and_back]),
-    }
+def _wanted_in_maze(env: str, given: argparse.Namespace) -> dict[str, Any]:
+    """What figures must be of to be taken over."""
+    half = given.walks or given.test_data
+    test = str(given.test_data) if given.test_data else f"{given.walks or 'held out'}, {given.test_env or env}"
+    tasks = ["second_half"] if half else list(ACTIONS.tasks)
+    return {"stretch": maze.STRETCH, "test": test, "protocol": "actions", "tasks": tasks}
 
 
-def _held_out(env: str, episodes: int, policy: str, folder: Path, seed: int) -> list[Episode]:
-    """So many episodes of a policy, of `STEPS` steps."""
-    folder = folder / file_name(f"{env}-{policy}-test")
-    _collect(env, episodes, policy, folder, seed, STEPS)
-    replay = Replay(folder, EVERYTHING)
-    return [replay.get(name) for name in replay.names()[:episodes]]
+def _in_maze(learner: Learner, env: str, episodes: int, given: argparse.Namespace) -> dict[str, Any]:
+    """All tasks, or the second half of the episodes that were asked for; collected where they are missing."""
+    env = given.test_env or env
+
+    def of_policy(policy: str) -> list[Episode]:
+        found = held_out(env, episodes, policy, given.out / "episodes")
+        check_fit(learner, found[0], env)
+        return found
+
+    if not given.walks and not given.test_data:
+        return maze.measure(learner, ACTIONS, of_policy)
+    if given.walks:
+        found = of_policy(given.walks)
+    else:
+        found = recorded(given.test_data, episodes)
+        check_fit(learner, found[0], str(given.test_data))
+    return {"second_half": maze.continued(learner, found, SECOND_HALF.share)}
 
 
 def _check_env(env: str) -> None:
