@@ -7,10 +7,11 @@ parameters as lssvwm, by their number of layers (as arXiv 2505.20171 compares), 
   `eval.memory.recall`.
 - Memory Maze: the rest of an episode, by kind of revisit (`eval.memory.tasks`), and frames by when their view was last
   seen; see `eval.memory.maze`. --test-env measures in another maze, --walks and --test-data on other episodes.
+  --pose trains and measures under the protocol of arXiv 2505.20171: poses for actions, and exact reversal.
 
 A run that exists is resumed, or only measured where it is done. Prints a table; writes RUN/retention.json for each run
-as it ends, and OUT/retention.json and OUT/retention.png of all. With --test-env, --walks or --test-data these files are
-retention-<what it was measured on>.json: no figure replaces that of another measurement.
+as it ends, and OUT/retention.json and OUT/retention.png of all. With --test-env, --walks, --test-data or --pose the
+names of these files say so: no figure replaces that of another measurement.
 
 `python -m eval.retention RUN [RUN ...]` measures runs that are trained already. Options of train_agent.py
 (--worldmodel.blocks 1x1, --replay.curriculum-start 16) go to every model trained; --tag names such a variant.
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import envs
+from agent.runs.checkpoint import CheckpointError
 from agent.runs.cli import one_line_errors, parse
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError, refusals
@@ -34,9 +36,9 @@ from agent.training.load import load_run
 from agent.training.offline import EVERYTHING, train_offline
 from envs.policies import POLICIES
 from eval.arguments import joined, names, parser, positive, positives, seeds
-from eval.memory import maze, maze_report, recall
+from eval.memory import maze, maze_report, pose, recall
 from eval.memory.episodes import check_fit, collected, held_out, recorded
-from eval.memory.tasks import ACTIONS, SECOND_HALF
+from eval.memory.tasks import PROTOCOLS, SECOND_HALF
 from eval.output import write_json
 from replay import Episode, Replay
 from worldmodel.match_parameters import count, match_parameters
@@ -126,6 +128,11 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     own.add_argument("--test-env", metavar="ENV", help="measure in this maze, such as MemoryMaze-11x11")
     own.add_argument(
+        "--pose",
+        action="store_true",
+        help="in mazes: poses for actions, in training and measurement, and exact reversal (arXiv 2505.20171)",
+    )
+    own.add_argument(
         "--no-match-parameters",
         dest="match_parameters",
         action="store_false",
@@ -146,7 +153,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _stem(given: argparse.Namespace) -> str:
     """The name of files of results, without a suffix: by what is measured."""
     folder = "-".join(given.test_data.resolve().parts[-2:]) if given.test_data else None
-    return "-".join(["retention", *(file_name(part) for part in (given.test_env, given.walks, folder) if part)])
+    parts = given.test_env, given.walks, folder, "pose" if given.pose else None
+    return "-".join(["retention", *(file_name(part) for part in parts if part)])
 
 
 def _check_together(given: argparse.Namespace) -> None:
@@ -156,11 +164,11 @@ def _check_together(given: argparse.Namespace) -> None:
     """
     trained = [config.env for run in given.runs if (config := stored_config(run))]
     trained += [given.env] if given.worldmodels else []
-    options = {"--test-env": given.test_env, "--walks": given.walks, "--test-data": given.test_data}
+    options = {name: getattr(given, name) for name in ("test_env", "walks", "test_data", "pose")}
     asked = [option for option, value in options.items() if value]
     for env in [*trained, *([given.test_env] if given.test_env else [])]:
         if asked and not _is_maze(env):
-            raise ConfigError(f"{asked[0]} is for Memory Maze, not for {env}")
+            raise ConfigError(f"--{asked[0].replace('_', '-')} is for Memory Maze, not for {env}")
     for env in trained:
         if not (given.test_env or given.test_data) and _without_delay(env) != _without_delay(trained[0]):
             raise ConfigError(f"runs in {trained[0]} and runs in {env} have no table in common")
@@ -177,14 +185,15 @@ def _train(given: argparse.Namespace, options: list[str], name: str, seed: int) 
     _check_env(given.env)
     if given.policy != WAYPOINTS and not _is_maze(given.env):
         raise ConfigError(f"--policy {given.policy} is for Memory Maze, not for {given.env}")
-    label = f"{name}-{given.tag}" if given.tag else name
+    label = "-".join(part for part in (name, given.tag, "pose" if given.pose else "") if part)
     folder = given.out / f"{label}-s{seed}"
     config = configuration(given.env, name, seed, folder, options)
     check(config)
     if given.match_parameters:
         environment = envs.make(config.env)
-        shape = spaces(environment.observation_space, environment.action_space)[:2]
+        observation, actions, _ = spaces(environment.observation_space, environment.action_space)
         environment.close()
+        shape = observation, pose.WIDTH if given.pose else actions
         lssvwm = configuration(given.env, "lssvwm", seed, given.out / "none", options).worldmodel
         with refusals():
             config.worldmodel = match_parameters(config.worldmodel, *shape, count(lssvwm, *shape))
@@ -213,12 +222,13 @@ def _episodes(env: str, given: argparse.Namespace) -> tuple[Path, Path]:
     collected(env, 4 if in_maze else 64, policy, folders[1], seed=1)
     if (found := len(Replay(folders[0], EVERYTHING))) > episodes:
         raise ConfigError(f"{folders[0]} holds {found} episodes, not {episodes}: give another --out, or --data {found}")
-    return folders[0], folders[1]
+    train, val = (pose.convert(folder) for folder in folders) if given.pose else folders
+    return train, val
 
 
 def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The run's results, measured where they are missing, or of an earlier checkpoint or other tasks or delays."""
-    config, learner, step = load_run(run)
+    config, learner, step = _load(run, given.pose)
     _check_env(config.env)
     in_maze = _is_maze(config.env)
     wanted: dict[str, Any] = {"step": step, "episodes": given.episodes or (8 if in_maze else 100)}
@@ -248,31 +258,51 @@ def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _load(run: Path, with_poses: bool) -> tuple[Config, Learner, int]:
+    """As `load_run`, with the width of the conditions that the run was trained on."""
+    try:
+        return load_run(run, pose.WIDTH) if with_poses else load_run(run)
+    except CheckpointError as error:
+        if "tensor" not in str(error):
+            raise
+        trained = (
+            "trained without --pose is measured without it" if with_poses else "trained with --pose is measured with it"
+        )
+        raise CheckpointError(f"{run}: {error} (a run {trained})") from None
+
+
 def _wanted_in_maze(env: str, given: argparse.Namespace) -> dict[str, Any]:
     """What figures must be of to be taken over."""
-    half = given.walks or given.test_data
     test = str(given.test_data) if given.test_data else f"{given.walks or 'held out'}, {given.test_env or env}"
-    tasks = ["second_half"] if half else list(ACTIONS.tasks)
-    return {"stretch": maze.STRETCH, "test": test, "protocol": "actions", "tasks": tasks}
+    protocol = _protocol(given)
+    tasks = ["second_half"] if given.walks or given.test_data else list(PROTOCOLS[protocol].tasks)
+    return {"stretch": maze.STRETCH, "test": test, "protocol": protocol, "tasks": tasks}
+
+
+def _protocol(given: argparse.Namespace) -> str:
+    return "poses" if given.pose else "actions"
 
 
 def _in_maze(learner: Learner, env: str, episodes: int, given: argparse.Namespace) -> dict[str, Any]:
     """All tasks, or the second half of the episodes that were asked for; collected where they are missing."""
-    env = given.test_env or env
+    protocol, env = PROTOCOLS[_protocol(given)], given.test_env or env
 
-    def of_policy(policy: str) -> list[Episode]:
-        found = held_out(env, episodes, policy, given.out / "episodes")
-        check_fit(learner, found[0], env)
+    def checked(found: list[Episode], origin: str) -> list[Episode]:
+        if given.pose:
+            pose.require_poses(found[0], origin)
+        check_fit(learner, protocol.prepare(found[0]), origin)
         return found
 
-    if not given.walks and not given.test_data:
-        return maze.measure(learner, ACTIONS, of_policy)
+    def of_policy(policy: str) -> list[Episode]:
+        return checked(held_out(env, episodes, policy, given.out / "episodes"), env)
+
     if given.walks:
         found = of_policy(given.walks)
+    elif given.test_data:
+        found = checked(recorded(given.test_data, episodes), str(given.test_data))
     else:
-        found = recorded(given.test_data, episodes)
-        check_fit(learner, found[0], str(given.test_data))
-    return {"second_half": maze.continued(learner, found, SECOND_HALF.share)}
+        return maze.measure(learner, protocol, of_policy)
+    return {"second_half": maze.continued(learner, [protocol.prepare(e) for e in found], SECOND_HALF.share)}
 
 
 def _check_env(env: str) -> None:

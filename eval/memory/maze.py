@@ -49,10 +49,13 @@ Scores = dict[str, dict[str, Any]]
 
 def measure(learner: Learner, protocol: Protocol, episodes: Callable[[str], list[Episode]]) -> dict[str, Scores]:
     """All tasks of a protocol, and `views`; `episodes(policy)` are the held-out ones of a policy."""
-    held_out = {policy: episodes(policy) for policy in {task.policy: 0 for task in protocol.tasks.values()}}
-    tasks = protocol.tasks.items()
-    result = {name: continued(learner, held_out[task.policy], task.share) for name, task in tasks}
-    return result | {"views": by_view(learner, [e for policy in protocol.views for e in held_out[policy]])}
+    held_out = {policy: episodes(policy) for policy in dict.fromkeys(t.policy for t in protocol.tasks.values())}
+    result = {
+        name: continued(learner, [task.prepare(e) for e in held_out[task.policy]], task.share)
+        for name, task in protocol.tasks.items()
+    }
+    views = [protocol.prepare(e) for policy in protocol.views for e in held_out[policy]]
+    return result | {"views": by_view(learner, views)}
 
 
 @torch.no_grad()

@@ -24,6 +24,14 @@ BASELINES = {
     "pose_kernel": ((0, (5, 1)), "pose known"),
 }
 """Drawn beside the models: line style and words."""
+PAPER = {
+    "causal attention, 192 frames": {"retrieval": (0.829, 26.4), "reasoning": (0.839, 27.1)},
+    "Mamba-2": {"retrieval": (0.747, 20.4), "reasoning": (0.827, 26.4)},
+    "Mamba-2 + local attention": {"retrieval": (0.735, 19.3), "reasoning": (0.845, 27.5)},
+    "LSSVWM": {"retrieval": (0.898, 30.8), "reasoning": (0.855, 28.2)},
+    "causal attention, full context": {"retrieval": (0.914, 32.6), "reasoning": (0.860, 28.8)},
+}
+"""SSIM and PSNR that arXiv 2505.20171 has of Memory Maze, under the protocol `poses`; its own models and training."""
 LABEL = 32
 """Characters of a line's name, at least."""
 
@@ -70,6 +78,12 @@ def _print_overview(results: Sequence[dict[str, Any]]) -> None:
     for name in BASELINES:
         if all(name in results[0][task] for task in tasks):
             line(name, [score for task in tasks for score in (results[0][task][name], None)])
+    if results[0]["protocol"] == "poses" and "retrieval" in tasks:
+        print("published in arXiv 2505.20171, protocol poses; other models, frames and training:")
+        for name, published in PAPER.items():
+            found = [published.get(task) for task in tasks]
+            scores = [None if one is None else {"ssim": one[0], "psnr": one[1]} for one in found]
+            line(name, [score for one in scores for score in (one, None)])
 
 
 def _print_kinds(results: Sequence[dict[str, Any]]) -> None:

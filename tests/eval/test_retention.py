@@ -99,6 +99,37 @@ def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytes
         assert error.value.code == 2 and words in line
 
 
+def test_poses_and_exact_reversal(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episodes_of_mazes, "STEPS", 60)
+    env = ["--worldmodels", "lssvwm", "--env", "MemoryMaze-7x7:time_limit=60", "--pose", "--out", str(tmp_path)]
+    main([*env, "--data", "2", "--updates", "2", "--episodes", "1", *SMALL])
+    (result,) = json.loads((tmp_path / "retention-pose.json").read_text())
+    assert result["run"] == "lssvwm-pose-s0" and result["protocol"] == "poses"
+    assert result["retrieval"]["model"]["frames"] == 30 and result["reasoning"]["model"]["frames"] == 18
+    # every frame of the way back is one of the context
+    assert result["retrieval"]["best_frame"]["psnr"] == result["retrieval"]["nearest_pose"]["psnr"] == 60
+    assert "never" not in result["retrieval"]["model"]["by_gap"]
+    said = capsys.readouterr().out
+    assert "\nprotocol poses: poses are the conditions, and retrieval is the context in exact reverse order" in said
+    assert "\nretrieval (exact reversal): the context in reverse, imagined; protocol poses\n" in said
+    assert re.search(
+        r"\npublished in arXiv 2505.20171, protocol poses.*\n.*\n.*\n.*\nLSSVWM +0.898 / 30.8 +0.855 / 28.2", said
+    )
+
+    run = tmp_path / "lssvwm-pose-s0"
+    main([str(run), "--pose", "--walks", "random", "--episodes", "1", "--out", str(tmp_path)])
+    assert json.loads((run / "retention-random-pose.json").read_text())["second_half"]["wiped"]["frames"] == 31
+    for command, words in [
+        ([str(run)], "(a run trained with --pose is measured with it)"),
+        ([str(run_of(tmp_path / "new", "MemoryMaze")), "--pose"], "new has no whole checkpoint yet"),
+    ]:
+        with pytest.raises(SystemExit) as error:
+            main([*command, "--out", str(tmp_path)])
+        assert error.value.code == 1 and words in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("command", "line"),
     [
@@ -106,6 +137,7 @@ def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytes
         (["--worldmodels", "lssvwm", "--env", "gym:CartPole-v1"], "nothing in gym:CartPole-v1 is hidden"),
         (["--worldmodels", "lssvwm", "--worldmodel.d-modle", "3"], "did you mean --worldmodel.d-model"),
         (["nowhere"], "nowhere holds no run"),
+        (["--worldmodels", "lssvwm", "--pose"], "--pose is for Memory Maze, not for ObjectRecall"),
         (["--worldmodels", "lssvwm", "--walks", "random"], "--walks is for Memory Maze, not for ObjectRecall"),
         (["--worldmodels", "lssvwm", "--env", "MemoryMaze", "--test-env", "SceneCut"], "--test-env is for Memory Maze"),
     ],
@@ -230,15 +262,15 @@ def test_as_many_episodes_are_measured_as_asked(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("env", ["MemoryMaze", "ObjectRecall:delay=2"])
 def test_more_episodes_than_to_train_on_are_refused(env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(episodes_of_mazes, "collect", add)
-    every = retention._episodes(env, argparse.Namespace(out=tmp_path, data=3, policy="waypoints"))[0]
+    every = retention._episodes(env, asked(tmp_path, data=3, policy="waypoints"))[0]
     assert len(Replay(every, 1000)) == 3
     with pytest.raises(ConfigError, match="holds 3 episodes, not 2: give another --out, or --data 3"):
-        retention._episodes(env, argparse.Namespace(out=tmp_path, data=2, policy="waypoints"))
+        retention._episodes(env, asked(tmp_path, data=2, policy="waypoints"))
 
 
 def asked(out: Path, **given: object) -> argparse.Namespace:
     """Of what is measured in mazes."""
-    return argparse.Namespace(**{"out": out, "test_env": None, "walks": None, "test_data": None} | given)
+    return argparse.Namespace(**{"out": out, "test_env": None, "walks": None, "test_data": None, "pose": False} | given)
 
 
 def test_mazes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +306,7 @@ def test_each_policy_has_folders_of_its_own(
 ) -> None:
     collected = []
     monkeypatch.setattr(episodes_of_mazes, "collect", lambda env, n, *given, **_: collected.append((n, *given)))
-    given = argparse.Namespace(out=tmp_path, data=9, policy=policy)
+    given = asked(tmp_path, data=9, policy=policy)
     train, held_out = retention._episodes("MemoryMaze", given)
     assert collected == [(9, policy, train), (4, policy, held_out)]
     assert (train.name, held_out.name) == (f"{of}-train", f"{of}-val")
