@@ -265,10 +265,8 @@ def _load(run: Path, with_poses: bool) -> tuple[Config, Learner, int]:
     except CheckpointError as error:
         if "tensor" not in str(error):
             raise
-        trained = (
-            "trained without --pose is measured without it" if with_poses else "trained with --pose is measured with it"
-        )
-        raise CheckpointError(f"{run}: {error} (a run {trained})") from None
+        trained = "without --pose" if with_poses else "with --pose"
+        raise CheckpointError(f"{run}: {error} (a run trained {trained} is measured {trained})") from None
 
 
 def _wanted_in_maze(env: str, given: argparse.Namespace) -> dict[str, Any]:
