@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from envs.loops import Loops
 from envs.out_and_back import OutAndBack, RepeatedOutAndBack
 from envs.waypoints import RandomGoals
 
-POLICIES = ("out_and_back", "random", "repeated_out_and_back", "waypoints")
+POLICIES = ("loops", "out_and_back", "random", "repeated_out_and_back", "waypoints")
 """Names of `make_policy`."""
 
 
@@ -76,6 +77,7 @@ def make_policy(name: str, actions: int, seed: int, steps: int | None, noise: fl
     if name == "out_and_back" and steps is None:
         raise ValueError("out_and_back needs the number of steps")
     makers: dict[str, Callable[[], Policy]] = {
+        "loops": lambda: InfoPolicy(Loops(seed)),
         "random": lambda: RandomPolicy(actions, seed),
         "waypoints": lambda: InfoPolicy(RandomGoals(noise or 0.0, seed)),
         "repeated_out_and_back": lambda: InfoPolicy(RepeatedOutAndBack(seed)),

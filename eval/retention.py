@@ -5,10 +5,13 @@ parameters as lssvwm, by their number of layers (as arXiv 2505.20171 compares), 
 
 - ObjectRecall, SceneCut: what it expects of a thing that disappeared and comes back, by delay; see
   `eval.memory.recall`.
-- Memory Maze: retrieval, reasoning, and frames by when their view was last seen; see `eval.memory.maze`.
+- Memory Maze: the rest of an episode, by kind of revisit (`eval.memory.tasks`), and frames by when their view was last
+  seen; see `eval.memory.maze`. --test-env measures in another maze, --walks and --test-data on other episodes.
+  --pose trains and measures under the protocol of arXiv 2505.20171: poses for actions, and exact reversal.
 
 A run that exists is resumed, or only measured where it is done. Prints a table; writes RUN/retention.json for each run
-as it ends, and OUT/retention.json and OUT/retention.png of all.
+as it ends, and OUT/retention.json and OUT/retention.png of all. With --test-env, --walks, --test-data or --pose the
+names of these files say so: no figure replaces that of another measurement.
 
 `python -m eval.retention RUN [RUN ...]` measures runs that are trained already. Options of train_agent.py
 (--worldmodel.blocks 1x1, --replay.curriculum-start 16) go to every model trained; --tag names such a variant.
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import envs
+from agent.runs.checkpoint import CheckpointError
 from agent.runs.cli import one_line_errors, parse
 from agent.runs.config import Config
 from agent.runs.fields import ConfigError, refusals
@@ -30,12 +34,13 @@ from agent.runs.folder import file_name, stored_config, training
 from agent.training.learner import Learner, check, spaces
 from agent.training.load import load_run
 from agent.training.offline import EVERYTHING, train_offline
+from envs.policies import POLICIES
 from eval.arguments import joined, names, parser, positive, positives, seeds
-from eval.memory import maze, recall
+from eval.memory import maze, maze_report, pose, recall
+from eval.memory.episodes import check_fit, collected, held_out, recorded
+from eval.memory.tasks import PROTOCOLS, SECOND_HALF
 from eval.output import write_json
 from replay import Episode, Replay
-from replay.collect import collect
-from replay.record import RecordingError
 from worldmodel.match_parameters import count, match_parameters
 
 BOTH = {
@@ -71,8 +76,6 @@ RECALL = BOTH | {
 HIDING = ("ObjectRecall", "ObjectRecall-Choice", "SceneCut")
 """Environments in which a thing disappears and comes back."""
 WAYPOINTS = "waypoints"
-STEPS = 800
-"""Steps of a maze's held-out episodes, as in LSSVWM (arXiv 2505.20171)."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -84,11 +87,12 @@ def main(argv: Sequence[str]) -> None:
         for seed in given.seeds:
             for name in given.worldmodels:
                 results.append(_measured(_train(given, options, name, seed), given))
-    room = recall if "delays" in results[0] else maze
+    room = recall if "delays" in results[0] else maze_report
     room.print_table(results)
-    write_json(given.out / "retention.json", results)
-    room.plot(results, given.out / "retention.png")
-    print(f"\n{given.out / 'retention.json'}\n{given.out / 'retention.png'}")
+    table, figure = (given.out / f"{_stem(given)}.{suffix}" for suffix in ("json", "png"))
+    write_json(table, results)
+    room.plot(results, figure)
+    print(f"\n{table}\n{figure}")
 
 
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -106,7 +110,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     own.add_argument("--data", type=positive, help="episodes to train on (default: 3000 short ones, 30 in a maze)")
     own.add_argument(
         "--policy",
-        choices=(WAYPOINTS, "repeated_out_and_back"),
+        choices=(WAYPOINTS, "loops", "repeated_out_and_back"),
         default=WAYPOINTS,
         help="of the episodes to train on in a maze; see replay.collect (default: %(default)s)",
     )
@@ -118,6 +122,24 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="frames between disappearing and return to measure at (default: 5 to 512, four windows)",
     )
     own.add_argument("--episodes", type=positive, help="held-out episodes (default: 100 a delay, 8 in a maze)")
+    measured = own.add_mutually_exclusive_group()
+    measured.add_argument(
+        "--walks",
+        choices=POLICIES,
+        help="measure in mazes the second half of this policy's held-out episodes, and nothing else",
+    )
+    measured.add_argument(
+        "--test-data",
+        type=Path,
+        metavar="FOLDER",
+        help="measure in mazes the second half of episodes in a folder, such as another RUN/episodes; need no labels",
+    )
+    own.add_argument("--test-env", metavar="ENV", help="measure in this maze, such as MemoryMaze-11x11")
+    own.add_argument(
+        "--pose",
+        action="store_true",
+        help="in mazes: poses for actions, in training and measurement, and exact reversal (arXiv 2505.20171)",
+    )
     own.add_argument(
         "--no-match-parameters",
         dest="match_parameters",
@@ -131,15 +153,33 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         own.error("name runs, or --worldmodels to train")
     if given.runs and options:
         own.error(f"{options[0]}: options of train_agent.py go with --worldmodels")
+    if given.test_env and given.test_data:
+        own.error("--test-data has an environment of its own: leave out --test-env")
     return given, options
 
 
+def _stem(given: argparse.Namespace) -> str:
+    """The name of files of results, without a suffix: by what is measured."""
+    folder = "-".join(given.test_data.resolve().parts[-2:]) if given.test_data else None
+    parts = given.test_env, given.walks, folder, "pose" if given.pose else None
+    return "-".join(["retention", *(file_name(part) for part in parts if part)])
+
+
 def _check_together(given: argparse.Namespace) -> None:
-    """Refuses runs in more than one environment, whatever the delays of their training."""
-    found = [config.env for run in given.runs if (config := stored_config(run))]
-    for env in [*found, given.env] if given.worldmodels else found:
-        if _without_delay(env) != _without_delay(found[0] if found else env):
-            raise ConfigError(f"runs in {found[0]} and runs in {env} have no table in common")
+    """Refuses runs in more than one environment, whatever the delays of their training; and options of mazes elsewhere.
+
+    Runs in several mazes have a table where they are measured on the same episodes.
+    """
+    trained = [config.env for run in given.runs if (config := stored_config(run))]
+    trained += [given.env] if given.worldmodels else []
+    options = {name: getattr(given, name) for name in ("test_env", "walks", "test_data", "pose")}
+    asked = [option for option, value in options.items() if value]
+    for env in [*trained, *([given.test_env] if given.test_env else [])]:
+        if asked and not _is_maze(env):
+            raise ConfigError(f"--{asked[0].replace('_', '-')} is for Memory Maze, not for {env}")
+    for env in trained:
+        if not (given.test_env or given.test_data) and _without_delay(env) != _without_delay(trained[0]):
+            raise ConfigError(f"runs in {trained[0]} and runs in {env} have no table in common")
 
 
 def _without_delay(env: str) -> tuple[str, list[str]]:
@@ -153,20 +193,21 @@ def _train(given: argparse.Namespace, options: list[str], name: str, seed: int) 
     _check_env(given.env)
     if given.policy != WAYPOINTS and not _is_maze(given.env):
         raise ConfigError(f"--policy {given.policy} is for Memory Maze, not for {given.env}")
-    label = f"{name}-{given.tag}" if given.tag else name
+    label = "-".join(part for part in (name, given.tag, "pose" if given.pose else "") if part)
     folder = given.out / f"{label}-s{seed}"
     config = configuration(given.env, name, seed, folder, options)
     check(config)
     if given.match_parameters:
         environment = envs.make(config.env)
-        shape = spaces(environment.observation_space, environment.action_space)[:2]
+        observation, actions, _ = spaces(environment.observation_space, environment.action_space)
         environment.close()
+        shape = observation, pose.WIDTH if given.pose else actions
         lssvwm = configuration(given.env, "lssvwm", seed, given.out / "none", options).worldmodel
         with refusals():
             config.worldmodel = match_parameters(config.worldmodel, *shape, count(lssvwm, *shape))
     with training(config):
-        train, held_out = _episodes(config.env, given)
-        train_offline(config, folder, train, given.updates, held_out)
+        train, val = _episodes(config.env, given)
+        train_offline(config, folder, train, given.updates, val)
     return folder
 
 
@@ -179,35 +220,30 @@ def configuration(env: str, name: str, seed: int, folder: Path, options: Sequenc
 
 def _episodes(env: str, given: argparse.Namespace) -> tuple[Path, Path]:
     """Folders of episodes to train on, and of others to validate on; collected where they are missing."""
-    maze = _is_maze(env)
-    episodes, held_out, policy = (given.data or 30, 4, given.policy) if maze else (given.data or 3_000, 64, "random")
-    origin = f"{env}-{policy}" if maze and policy != WAYPOINTS else env
+    in_maze = _is_maze(env)
+    episodes, validation, policy = (
+        (given.data or 30, 4, given.policy) if in_maze else (given.data or 3_000, 64, "random")
+    )
+    origin = f"{env}-{policy}" if in_maze and policy != WAYPOINTS else env
     folders = [given.out / "episodes" / file_name(f"{origin}-{part}") for part in ("train", "val")]
-    _collect(env, episodes, policy, folders[0], seed=0)
-    _collect(env, held_out, policy, folders[1], seed=1)
+    collected(env, episodes, policy, folders[0], seed=0)
+    collected(env, 4 if in_maze else 64, policy, folders[1], seed=1)
     if (found := len(Replay(folders[0], EVERYTHING))) > episodes:
         raise ConfigError(f"{folders[0]} holds {found} episodes, not {episodes}: give another --out, or --data {found}")
-    return folders[0], folders[1]
-
-
-def _collect(env: str, episodes: int, policy: str, folder: Path, seed: int, steps: int | None = None) -> None:
-    """As `replay.collect.collect`; raises ConfigError in place of RecordingError."""
-    try:
-        collect(env, episodes, policy, folder, seed=seed, steps=steps)
-    except RecordingError as error:
-        raise ConfigError(str(error)) from None
+    train, val = (pose.convert(folder) for folder in folders) if given.pose else folders
+    return train, val
 
 
 def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The run's retention.json, measured where it is missing, or of an earlier checkpoint or other delays."""
-    config, learner, step = load_run(run)
+    """The run's results, measured where they are missing, or of an earlier checkpoint or other tasks or delays."""
+    config, learner, step = _load(run, given.pose)
     _check_env(config.env)
     in_maze = _is_maze(config.env)
     wanted: dict[str, Any] = {"step": step, "episodes": given.episodes or (8 if in_maze else 100)}
-    wanted |= {"stretch": maze.STRETCH} if in_maze else {"delays": given.delays}
+    wanted |= _wanted_in_maze(config.env, given) if in_maze else {"delays": given.delays}
     label = re.sub(r"-s\d+$", "", run.name) or run.name  # what a run's seeds have in common
     named = {"run": run.name, "label": label}
-    path = run / "retention.json"
+    path = run / f"{_stem(given)}.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if all(stored.get(name) == value for name, value in wanted.items()):
@@ -222,7 +258,7 @@ def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
         **wanted,
     }
     if in_maze:
-        result |= _in_maze(learner, config.env, wanted["episodes"], given.out / "episodes")
+        result |= _in_maze(learner, config.env, wanted["episodes"], given)
     else:
         measured = {str(d): recall.measure(learner, config.env, d, wanted["episodes"]) for d in given.delays}
         result["retention"] = measured
@@ -230,23 +266,49 @@ def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _in_maze(learner: Learner, env: str, episodes: int, folder: Path) -> dict[str, Any]:
-    """Retrieval, reasoning and views, on episodes that are collected where they are missing."""
-    waypoints = _held_out(env, episodes, WAYPOINTS, folder, seed=2)
-    out_and_back = _held_out(env, episodes, "out_and_back", folder, seed=3)
-    return {
-        "retrieval": maze.continued(learner, out_and_back, 0.5),
-        "reasoning": maze.continued(learner, waypoints, 0.72),
-        "views": maze.by_view(learner, [*waypoints, *out_and_back]),
-    }
+def _load(run: Path, with_poses: bool) -> tuple[Config, Learner, int]:
+    """As `load_run`, with the width of the conditions that the run was trained on."""
+    try:
+        return load_run(run, pose.WIDTH) if with_poses else load_run(run)
+    except CheckpointError as error:
+        if "tensor" not in str(error):
+            raise
+        trained = "without --pose" if with_poses else "with --pose"
+        raise CheckpointError(f"{run}: {error} (a run trained {trained} is measured {trained})") from None
 
 
-def _held_out(env: str, episodes: int, policy: str, folder: Path, seed: int) -> list[Episode]:
-    """So many episodes of a policy, of `STEPS` steps."""
-    folder = folder / file_name(f"{env}-{policy}-test")
-    _collect(env, episodes, policy, folder, seed, STEPS)
-    replay = Replay(folder, EVERYTHING)
-    return [replay.get(name) for name in replay.names()[:episodes]]
+def _wanted_in_maze(env: str, given: argparse.Namespace) -> dict[str, Any]:
+    """What figures must be of to be taken over."""
+    test = str(given.test_data) if given.test_data else f"{given.walks or 'held out'}, {given.test_env or env}"
+    protocol = _protocol(given)
+    tasks = ["second_half"] if given.walks or given.test_data else list(PROTOCOLS[protocol].tasks)
+    return {"stretch": maze.STRETCH, "test": test, "protocol": protocol, "tasks": tasks}
+
+
+def _protocol(given: argparse.Namespace) -> str:
+    return "poses" if given.pose else "actions"
+
+
+def _in_maze(learner: Learner, env: str, episodes: int, given: argparse.Namespace) -> dict[str, Any]:
+    """All tasks, or the second half of the episodes that were asked for; collected where they are missing."""
+    protocol, env = PROTOCOLS[_protocol(given)], given.test_env or env
+
+    def checked(found: list[Episode], origin: str) -> list[Episode]:
+        if given.pose:
+            pose.require_poses(found[0], origin)
+        check_fit(learner, protocol.prepare(found[0]), origin)
+        return found
+
+    def of_policy(policy: str) -> list[Episode]:
+        return checked(held_out(env, episodes, policy, given.out / "episodes"), env)
+
+    if given.walks:
+        found = of_policy(given.walks)
+    elif given.test_data:
+        found = checked(recorded(given.test_data, episodes), str(given.test_data))
+    else:
+        return maze.measure(learner, protocol, of_policy)
+    return {"second_half": maze.continued(learner, [protocol.prepare(e) for e in found], SECOND_HALF.share)}
 
 
 def _check_env(env: str) -> None:

@@ -8,16 +8,22 @@ Policies:
   out_and_back           Memory Maze: random cells for half of the steps, then back through the same cells, looking
                          around in some of them; adds the label `phase`, 0 out, 1 back. See envs/out_and_back.py.
   repeated_out_and_back  Memory Maze: one out_and_back of 40 to 400 steps after another.
+  loops                  Memory Maze: along a closed loop of cells back to the start, by another way where the maze has
+                         one; then along another loop. See envs/loops.py.
   random                 any environment: uniform actions, each held for a random while.
 
 Labels (maze layout, positions, ...) are stored where the environment has them. Episode i depends on --env, --policy,
 --seed, --steps, --noise and i alone: the number of workers changes nothing, and the same command again makes what is
 missing. A folder holds the episodes of one such set, described in its collect.json.
+
+Before it starts it says how many episodes and steps it makes, and after the first episode how fast it goes, when it
+ends, and what it takes on disk.
 """
 
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,8 +34,9 @@ import envs
 from envs.policies import POLICIES
 from replay.atomic import remove_leftovers, wait_for_lock, write_text_atomically
 from replay.buffer import OWN_NAME
-from replay.progress import Progress
-from replay.record import Recording, RecordingError
+from replay.estimate import size
+from replay.progress import Progress, duration
+from replay.record import Recorded, Recording, RecordingError
 from replay.recorders import record_all
 
 NOISE = 0.1
@@ -108,16 +115,43 @@ def collect(
         missing = sorted(set(range(episodes)) - held(folder))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if missing:
-            with Progress(len(missing), "episodes", stream=stream) as progress:
-                lengths: list[int] = []  # steps of each finished episode
-
-                def report(finished: list[int]) -> None:
-                    lengths.extend(finished)
-                    progress.update(len(lengths), steps=sum(lengths))
-
-                report([])
-                record_all(recording, folder, missing, min(workers or cores, len(missing)), report)
+            _record(recording, folder, missing, min(workers or cores, len(missing)), stream)
     return len(missing)
+
+
+def _record(recording: Recording, folder: Path, missing: list[int], workers: int, stream: TextIO | None) -> None:
+    """Records these episodes with a progress line, under lines of what is expected."""
+    with Progress(len(missing), "episodes", stream=stream) as progress:
+        progress.note(_plan(recording, len(missing), workers))
+        finished: list[Recorded] = []
+
+        def report(new: list[Recorded]) -> None:
+            if new and not finished:
+                progress.note(_forecast(new[0], folder, len(missing), workers))
+            finished.extend(new)
+            progress.update(len(finished), steps=sum(episode.steps for episode in finished))
+
+        report([])
+        record_all(recording, folder, missing, workers, report)
+
+
+def _plan(recording: Recording, episodes: int, workers: int) -> str:
+    """The line before the first episode."""
+    of = "of the environment's own length" if recording.steps is None else f"of {recording.steps:,} steps at most"
+    total = "" if recording.steps is None else f", {episodes * recording.steps:,} steps in all"
+    return f"{recording.env}: {episodes:,} episodes of {recording.policy} {of}{total}; processes: {workers}"
+
+
+def _forecast(first: Recorded, folder: Path, episodes: int, workers: int) -> str:
+    """The line after the first episode: what all take if they are like it. Says where the disk is too small."""
+    speed = workers * first.steps / max(first.seconds, 1e-9)
+    wanted, free = episodes * first.size, shutil.disk_usage(folder).free
+    short = "" if wanted < free else ", too little"
+    return (
+        f"first episode: {first.steps:,} steps. All: about {episodes * first.steps:,} steps at {speed:,.0f}/s, "
+        f"{duration(episodes * first.steps / speed)}; {size(first.size / first.steps)} a step on disk, "
+        f"{size(wanted)} in all (free: {size(free)}{short})"
+    )
 
 
 def held(folder: Path) -> set[int]:

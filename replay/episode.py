@@ -55,6 +55,13 @@ class Episode:
         """Bytes in memory."""
         return sum(array.nbytes for array in self.arrays().values())
 
+    def take(self, rows: np.ndarray) -> "Episode":
+        """The episode of these rows, by index, in their order; its row 0 has no action and no reward."""
+        arrays = [self.observation, self.action, self.reward, self.terminated]
+        observation, action, reward, terminated = (array[rows] for array in arrays)
+        action[0], reward[0] = 0, 0
+        return Episode(observation, action, reward, terminated, {k: label[rows] for k, label in self.labels.items()})
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by their key in the file: the observation is `image` or, for vectors, `observation`."""
         key = "image" if self.observation.ndim == 4 else "observation"

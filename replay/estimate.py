@@ -37,13 +37,14 @@ def describe(folder: Path, capacity: int, worst: int, held: int) -> str:
     free = shutil.disk_usage(folder).free
     if worst - held > free:
         warnings.warn(
-            f"replay: {folder} may grow by {_size(worst - held)}, but only {_size(free)} are free",
+            f"replay: {folder} may grow by {size(worst - held)}, but only {size(free)} are free",
             stacklevel=3,
         )
-    return f"replay: up to {capacity:,} steps, at most {_size(worst)} on disk (free: {_size(free)})"
+    return f"replay: up to {capacity:,} steps, at most {size(worst)} on disk (free: {size(free)})"
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Bytes as `4.1 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
             return f"{count:.3g} {unit}"

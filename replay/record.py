@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -32,6 +33,15 @@ class Recording:
     seed: int
     steps: int | None  # of each episode; None: until the environment ends it
     noise: float | None  # of the policy; None: it has none
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An episode that a process has written."""
+
+    steps: int
+    size: int  # bytes of its file
+    seconds: float  # that it took
 
 
 class Recorder:
@@ -98,7 +108,7 @@ def takes_labels(env: str) -> bool:
 def serve(pipe: Connection, recording: Recording, folder: Path) -> None:
     """Records the episodes whose indices come through the pipe into `folder`, until it closes.
 
-    Answers each with ("episode", its steps). The process ends after ("refused", message) for a RecordingError or an
+    Answers each with ("episode", its Recorded). The process ends after ("refused", message) for a RecordingError or an
     OSError, and after ("error", traceback) for anything else.
     """
     # Ctrl-C reaches the whole process group; the parent handles it and ends its workers.
@@ -108,9 +118,10 @@ def serve(pipe: Connection, recording: Recording, folder: Path) -> None:
         try:
             while True:
                 index = pipe.recv()
+                began = time.monotonic()
                 episode = recorder.episode(index)
-                save_episode(folder, episode, f"{index:08d}-{len(episode)}.npz")
-                pipe.send(("episode", episode.steps))
+                path = save_episode(folder, episode, f"{index:08d}-{len(episode)}.npz")
+                pipe.send(("episode", Recorded(episode.steps, path.stat().st_size, time.monotonic() - began)))
         finally:
             recorder.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):

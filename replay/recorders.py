@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from envs.forkserver import start_process
-from replay.record import Recording, RecordingError, serve
+from replay.record import Recorded, Recording, RecordingError, serve
 
 TICK = 0.5
 """Seconds between two reports at most."""
 
 
 def record_all(
-    recording: Recording, folder: Path, indices: Sequence[int], workers: int, report: Callable[[list[int]], None]
+    recording: Recording, folder: Path, indices: Sequence[int], workers: int, report: Callable[[list[Recorded]], None]
 ) -> None:
-    """Records the episodes of these indices into `folder`; calls `report` with the steps of those just finished.
+    """Records the episodes of these indices into `folder`; calls `report` with those just finished.
 
     When it raises, a KeyboardInterrupt included, no process is left and no file is half written.
 
@@ -48,8 +48,8 @@ def record_all(
             report(finished)
 
 
-def _answer(pipe: Any, index: int) -> int:
-    """The steps of the episode that a process has finished; raises its error instead."""
+def _answer(pipe: Any, index: int) -> Recorded:
+    """The episode that a process has finished; raises its error instead."""
     try:
         kind, content = pipe.recv()
     except (EOFError, OSError):

@@ -55,8 +55,10 @@ def _load_baseline(folder: Path, config: Config, agent: PPOConfig) -> Trained:
     return Trained(config, step, {"agent": count(policy)}, lambda n, greedy: sb3_policy.Player(policy, agent, greedy))
 
 
-def load_run(folder: Path) -> tuple[Config, Learner, int]:
+def load_run(folder: Path, actions: int | None = None) -> tuple[Config, Learner, int]:
     """The configuration, the learner with the weights of the newest whole checkpoint, and that checkpoint's step.
+
+    `actions`: the width of an action, where the run was trained offline on others than the environment's.
 
     Raises ConfigError where there is no run or a baseline's, CheckpointError where it has no checkpoint or one of
     another model.
@@ -66,9 +68,9 @@ def load_run(folder: Path) -> tuple[Config, Learner, int]:
         raise ConfigError(f"{folder} was trained by {config.agent.name}: it has no world model")
     step, tensors, _ = _newest(folder)
     environment = envs.make(config.env)
-    shape, actions, continuous = spaces(environment.observation_space, environment.action_space)
+    shape, width, continuous = spaces(environment.observation_space, environment.action_space)
     environment.close()
-    learner = Learner(config, shape, actions, continuous)
+    learner = Learner(config, shape, actions or width, continuous and not actions)
     learner.restore_networks(tensors)
     learner.model.eval()
     learner.agent.eval()

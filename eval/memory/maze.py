@@ -1,38 +1,32 @@
-"""What a world model remembers of a maze: spatial retrieval, reasoning, and frames by when their view was last seen.
+"""What a world model remembers of a maze: the rest of an episode imagined, and frames by when their view was last seen.
 
-After LSSVWM (arXiv 2505.20171, section 5), at any size:
-
-- retrieval: the first half of an episode is context; the second half goes back the same way, and is imagined under the
-  actions taken. What comes was seen.
-- reasoning: 72 % of an episode is context (576 of 800 frames there), the rest goes on and is imagined.
-- views: with all true frames before it in memory, each frame up to `HORIZON` ahead is predicted, and scored by how
+- `continued`: a share of an episode is context, the rest is imagined under its actions. `eval.memory.tasks` has the
+  episodes and the shares, after LSSVWM (arXiv 2505.20171, section 5).
+- `by_view`: with all true frames before it in memory, each frame up to `HORIZON` ahead is predicted, and scored by how
   many steps ago its view was last in memory: from within `CELLS`, in about its direction.
 
 A model trained with `worldmodel.open_loop_prob` imagines open loop: each frame is predicted from the context and the
 actions since. Scores are PSNR in dB and SSIM (Wang et al. 2004, over uniform windows; `worldmodel.reconstruction.ssim`)
-of the mean of sampled rollouts, and PSNR of one rollout at its most likely latents (`mode`). Beside them, over the same
-frames: the model with all but the last `WIPED` context frames left out of memory (`wiped`), its reconstruction of the
-true frames (`reconstruction`: the tokenizer's ceiling), and the predictors of `eval.memory.predictors`, which know
-frames and poses alone. Scores by gap are by frames since the view was last seen in the context. `remembrance` is the
+of the mean of sampled rollouts (`model`), of one sampled rollout, which is what an agent dreams (`single`), and of the
+rollout at its most likely latents (`mode`). Beside them, over the same frames: the model with all but the last `WIPED`
+context frames left out of memory (`wiped`), its reconstruction of the true frames (`reconstruction`: the tokenizer's
+ceiling), and the predictors of `eval.memory.predictors`, which know frames and poses alone. Scores by gap are by frames
+since the view was last seen in the context; of episodes without poses they are of all frames. `remembrance` is the
 curve of `predictors.remembrance`: how far the predictions depend on frames before the last n.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from agent.logging.plots import colour
 from agent.logging.predictions import predict, psnr
 from agent.training.learner import Learner
 from eval.memory import predictors
+from eval.memory.tasks import Protocol
 from eval.memory.visibility import BINS, steps_since
-from eval.output import style, write_figure
 from replay import Episode
 from replay.progress import track
 from worldmodel import SequenceBatch
@@ -47,19 +41,21 @@ STRETCH = 25
 """Imagined frames that a point of the curve is the mean of."""
 SOON = 50
 """Imagined frames that are scored apart as well, before long rollouts lose their way."""
-TASKS = {"retrieval": "the way back, imagined", "reasoning": "the way on, imagined"}
 WIPED = 64
 """Context frames that are in memory where the rest is left out."""
-BASELINES = {
-    "repeat": ("--", "last frame repeated"),
-    "mean": (":", "mean of the context"),
-    "heading": ("-.", "heading known"),
-    "pose_kernel": ((0, (5, 1)), "pose known"),
-}
-"""Drawn beside the models: line style and words."""
-
 Scores = dict[str, dict[str, Any]]
 """`psnr`, `ssim` and `frames`, by predictor or by view; of whole rollouts `curve` too, PSNR by `STRETCH`."""
+
+
+def measure(learner: Learner, protocol: Protocol, episodes: Callable[[str], list[Episode]]) -> dict[str, Scores]:
+    """All tasks of a protocol, and `views`; `episodes(policy)` are the held-out ones of a policy."""
+    held_out = {policy: episodes(policy) for policy in dict.fromkeys(t.policy for t in protocol.tasks.values())}
+    result = {
+        name: continued(learner, [task.prepare(e) for e in held_out[task.policy]], task.share)
+        for name, task in protocol.tasks.items()
+    }
+    views = [protocol.prepare(e) for policy in protocol.views for e in held_out[policy]]
+    return result | {"views": by_view(learner, views)}
 
 
 @torch.no_grad()
@@ -86,11 +82,13 @@ def continued(learner: Learner, episodes: Sequence[Episode], share: float, rollo
 
     truth = batch.observation.float().cpu() / 255
     future = truth[:, context:]
-    answers = {"model": rollout(None), "wiped": rollout(WIPED), "mode": rollout(None, 1, sample=False)}
+    answers = {"model": rollout(None), "single": rollout(None, 1), "mode": rollout(None, 1, sample=False)}
+    answers["wiped"] = rollout(WIPED)
     answers["reconstruction"] = torch.cat([_reconstructed(learner, batch[i : i + 1], context) for i in range(count)])
     found = [predictors.predictions(truth[i], e.labels, context) for i, e in enumerate(episodes)]
     answers |= {name: torch.stack([predicted[name] for predicted in found]) for name in found[0]}
-    gaps = np.concatenate([predictors.gap(e.labels, context, length - context) for e in episodes])
+    known = all(predictors.has_poses(e.labels) for e in episodes)
+    gaps = np.concatenate([predictors.gap(e.labels, context, length - context) for e in episodes]) if known else None
     scores = {}
     for name, answer in answers.items():
         by_gap = predictors.by_gap(psnr(answer, future).flatten(), gaps)
@@ -133,59 +131,3 @@ def _curve(predicted: Tensor, truth: Tensor) -> list[float]:
 def _scores(predicted: Tensor, truth: Tensor) -> dict[str, Any]:
     count = truth.shape[:-3].numel()
     return {"psnr": float(psnr(predicted, truth).mean()), "ssim": float(ssim(predicted, truth)), "frames": count}
-
-
-def print_table(results: Sequence[dict[str, Any]]) -> None:
-    """Results of `eval.retention`, a line for each run and each baseline: SSIM / PSNR."""
-
-    def line(name: str, scores: Sequence[Mapping[str, float] | None]) -> None:
-        cells = ["" if score is None else f"{score['ssim']:.3f} / {score['psnr']:.1f}" for score in scores]
-        print(f"{name:24s}" + "".join(f"{cell:>14s}" for cell in cells))
-
-    views = list(dict.fromkeys(name for result in results for name in result["views"]))
-    head = ["retrieval", f"first {SOON}", "reasoning", f"first {SOON}", *views]
-    print("SSIM / PSNR of imagined frames; by steps since a view was last seen, up to 8 frames ahead")
-    print(" " * 24 + "".join(f"{name:>14s}" for name in head))
-    for result in results:
-        scores = [result[task][part] for task in TASKS for part in ("model", "soon")]
-        line(result["run"], scores + [result["views"].get(name) for name in views])
-    for name in BASELINES:
-        line(name, [score for task in TASKS for score in (results[0][task][name], None)])
-    for task, words in TASKS.items():
-        rows = {f"{result['run']} {name}".removesuffix(" model"): result[task][name]["by_gap"]
-                for result in results for name in ("model", "mode", "wiped", "reconstruction")}  # fmt: skip
-        names = [*predictors.PREDICTORS, "best_frame"]
-        print(f"\n{task}: {words}")
-        print(predictors.table(rows | {name: results[0][task][name]["by_gap"] for name in names}))
-
-
-def plot(results: Sequence[dict[str, Any]], out: Path) -> None:
-    """A panel a task and one of views, a colour a model: the mean of its seeds."""
-    labels = list(dict.fromkeys(result["label"] for result in results))
-    seeds = {label: [result for result in results if result["label"] == label] for label in labels}
-    figure = Figure(figsize=(13, 3.9), dpi=130, layout="constrained")
-    *rollouts, views = figure.subplots(1, 3)
-    for axes, (task, title) in zip(rollouts, TASKS.items(), strict=True):
-        for i, label in enumerate(labels):
-            _draw(axes, seeds[label], task, "model", "-", colour(i), label)
-        for name, (line, words) in BASELINES.items():
-            _draw(axes, results[:1], task, name, line, "0.4", words)
-        axes.set(xlabel="frames imagined", title=title)
-    for i, label in enumerate(labels):
-        found = [[result["views"].get(name, {}).get("psnr", np.nan) for name in BINS] for result in seeds[label]]
-        views.plot(list(BINS), np.mean(found, 0), marker="o", color=colour(i), linewidth=1.8, markersize=4)
-    views.set(xlabel="steps since the view was seen", title="up to 8 frames ahead")
-    for axes in (*rollouts, views):
-        style(axes)
-    rollouts[0].set_ylabel("PSNR (dB)")
-    handles = rollouts[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=6, fontsize=8, frameon=False)
-    write_figure(out, figure)
-
-
-def _draw(
-    axes: Axes, results: Sequence[dict[str, Any]], task: str, name: str, line: Any, shade: str, words: str
-) -> None:
-    """The mean curve of these, by the middle of each stretch."""
-    curve = np.mean([result[task][name]["curve"] for result in results], 0)
-    axes.plot((np.arange(len(curve)) + 0.5) * STRETCH, curve, linestyle=line, color=shade, linewidth=1.6, label=words)

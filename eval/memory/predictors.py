@@ -38,12 +38,18 @@ LENGTHS = (16, 32, 64, 128, 256, 512)
 Predictor = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(context (C, h, w, 3) in 0..1, its poses (C, 4), future poses (F, 4)) -> predicted frames (F, h, w, 3)."""
 Scores = dict[str, dict[str, float]]
-"""`psnr`, the mean over frames in dB, and `frames`: for `all`, and for each name of `BINS` that has frames."""
+"""`psnr`, the mean over frames in dB, and `frames`: for `all`, for `seen` (the view was seen in the context, at any
+gap), and for each name of `BINS`; where there are such frames."""
 
 
 def poses(labels: Mapping[str, np.ndarray]) -> Tensor:
     """(L, 4) float32: (x, y, direction x, direction y) of each frame."""
     return torch.from_numpy(np.concatenate([labels["agent_pos"], labels["agent_dir"]], -1)).float()
+
+
+def has_poses(labels: Mapping[str, np.ndarray]) -> bool:
+    """Whether an episode with these labels says where the agent is."""
+    return {"agent_pos", "agent_dir"} <= labels.keys()
 
 
 def repeat(context: Tensor, pose: Tensor, future: Tensor) -> Tensor:
@@ -82,6 +88,8 @@ PREDICTORS: dict[str, Predictor] = {
     "nearest_pose": nearest_pose,
     "pose_kernel": pose_kernel,
 }
+FRAMES_ALONE = ("repeat", "mean")
+"""Those that read no poses."""
 
 
 def best_frame(context: Tensor, truth: Tensor) -> Tensor:
@@ -90,10 +98,14 @@ def best_frame(context: Tensor, truth: Tensor) -> Tensor:
 
 
 def predictions(frames: Tensor, labels: Mapping[str, np.ndarray], context: int) -> dict[str, Tensor]:
-    """By name, what every baseline predicts of the frames (L, h, w, 3; 0..1) after the first `context`."""
-    pose = poses(labels).to(frames.device)
+    """By name, what every baseline predicts of the frames (L, h, w, 3; 0..1) after the first `context`.
+
+    Without poses in `labels`, the baselines that read frames alone.
+    """
+    known = has_poses(labels)
+    pose = (poses(labels) if known else torch.zeros(len(frames), 4)).to(frames.device)
     parts = frames[:context], pose[:context], pose[context:]
-    found = {name: predictor(*parts) for name, predictor in PREDICTORS.items()}
+    found = {name: predictor(*parts) for name, predictor in PREDICTORS.items() if known or name in FRAMES_ALONE}
     return found | {"best_frame": best_frame(frames[:context], frames[context:])}
 
 
@@ -102,10 +114,12 @@ def gap(labels: Mapping[str, np.ndarray], context: int, future: int) -> np.ndarr
     return steps_since(labels, np.array([context - 1]), np.arange(context, context + future)[None])[0]
 
 
-def by_gap(scores: Tensor, gaps: np.ndarray) -> Scores:
-    """PSNR (n,) of frames as a table by their gap (n,)."""
-    masks = {name: (gaps >= low) & (gaps <= high) for name, (low, high) in BINS.items()}
-    chosen = {"all": np.ones(len(gaps), bool)} | {name: mask for name, mask in masks.items() if mask.any()}
+def by_gap(scores: Tensor, gaps: np.ndarray | None) -> Scores:
+    """PSNR (n,) of frames as a table by their gap (n,); of all frames alone where the gaps are unknown."""
+    chosen = {"all": np.ones(len(scores), bool)}
+    if gaps is not None:
+        masks = {"seen": gaps > 0} | {name: (gaps >= low) & (gaps <= high) for name, (low, high) in BINS.items()}
+        chosen |= {name: mask for name, mask in masks.items() if mask.any()}
     values = scores.double().cpu().numpy()
     return {name: {"psnr": float(values[mask].mean()), "frames": int(mask.sum())} for name, mask in chosen.items()}
 
@@ -131,14 +145,15 @@ def measure(episodes: Sequence[Episode], context: int) -> dict[str, Scores]:
 
 def table(rows: Mapping[str, Scores]) -> str:
     """Scores by predictor as text: PSNR over all frames and by gap, and the number of frames below."""
-    columns = ["all", *BINS]
+    columns = ["all", "seen", *BINS]
     counts = next(iter(rows.values()))
-    lines = ["PSNR by frames since a view was last seen", f"{'':24s}" + "".join(f"{name:>8s}" for name in columns)]
+    width = max(24, *(len(name) for name in rows))
+    lines = ["PSNR by frames since a view was last seen", f"{'':{width}s}" + "".join(f"{name:>8s}" for name in columns)]
     for name, scores in rows.items():
         cells = [f"{scores[column]['psnr']:8.2f}" if column in scores else f"{'':8s}" for column in columns]
-        lines.append(f"{name:24s}" + "".join(cells))
+        lines.append(f"{name:{width}s}" + "".join(cells))
     numbers = [f"{counts[column]['frames'] if column in counts else 0:8d}" for column in columns]
-    return "\n".join([*lines, f"{'frames':24s}" + "".join(numbers)])
+    return "\n".join([*lines, f"{'frames':{width}s}" + "".join(numbers)])
 
 
 def remembrance(

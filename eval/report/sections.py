@@ -168,7 +168,8 @@ def _by_delay(result: dict[str, Any]) -> str:
 
 
 def _by_view(result: dict[str, Any]) -> str:
-    parts = {f"{task}, {name}": s for task in ("retrieval", "reasoning") for name, s in result[task].items()}
+    tasks = [task for task in ("retrieval", "loop_revisit", "reasoning") if task in result]
+    parts = {f"{task}, {name}": s for task in tasks for name, s in result[task].items() if "ssim" in s}
     ages = {age: "never seen" if age == "never" else f"seen {age} steps ago" for age in result["views"]}
     parts |= {ages[age]: score for age, score in result["views"].items()}
     rows = [[name, f"{score['psnr']:.1f}", f"{score['ssim']:.3f}", score["frames"]] for name, score in parts.items()]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from envs.loops import Loops, another_way_back, loop
 from envs.out_and_back import BACK, LONGEST, OUT, SHORTEST, OutAndBack, RepeatedOutAndBack
 from envs.waypoints import (
     FORWARD,
@@ -117,3 +118,36 @@ def test_repeated_out_and_back(monkeypatch):
     assert np.median(lengths) < 200  # evenly by logarithm, not by steps
     assert len(set(visited)) > 15  # the start of each is where the last one came back to, and it goes elsewhere
     assert visited == play(RepeatedOutAndBack(seed=1), steps, layout)
+
+
+RING = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [1, 1, 1, 0]], np.uint8)  # a ring of eight cells, and a dead end
+
+
+def test_a_loop_comes_back_by_another_way():
+    walked = loop(RING, (0, 0), (2, 2))
+    assert walked[0] == walked[-1] == (0, 0) and len(set(walked)) == len(walked) - 1 == 8
+
+
+def test_a_loop_shares_only_what_it_must():
+    # the dead end (3, 0) has one way in; between (2, 0) and (0, 0) there are two
+    assert loop(RING, (3, 0), (0, 0)) == [
+        *[(3, 0), (2, 0), (1, 0), (0, 0)],
+        *[(0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (3, 0)],
+    ]
+
+
+def test_without_another_way_it_is_out_and_back():
+    corridor = np.ones((1, 4), np.uint8)
+    assert loop(corridor, (0, 0), (3, 0)) == [(0, 0), (1, 0), (2, 0), (3, 0), (2, 0), (1, 0), (0, 0)]
+    assert another_way_back(corridor, [(1, 0)]) == [(1, 0)]
+    with pytest.raises(ValueError, match=r"no way from \(3, 0\) to \(0, 0\)"):
+        another_way_back(np.array([[1, 0, 1, 1]], np.uint8), [(0, 0), (3, 0)])
+
+
+def test_loops_are_walked_one_after_another():
+    visited = play(Loops(seed=0), 600, RING)
+    homes = [i for i, cell in enumerate(visited) if cell == (0, 0)]
+    assert len(homes) > 5 and len(set(visited)) == RING.sum()
+    closed = [visited[a : b + 1] for a, b in zip(homes, homes[1:], strict=False)]
+    assert any(len(set(walk)) == len(walk) - 1 == 8 for walk in closed)  # all round
+    assert visited == play(Loops(seed=0), 600, RING)

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,13 +14,15 @@ import torch
 from agent.runs.config import Config, load_config, save_config
 from agent.runs.fields import ConfigError
 from eval import retention
+from eval.memory import episodes as episodes_of_mazes
+from eval.report.sections import _by_view
 from eval.retention import main
-from replay import Episode, EpisodeBuilder, Replay
+from replay import Episode, EpisodeBuilder, Replay, load_episode
 
 SMALL = """--preset=debug --replay.batch_size 2 --replay.batch_length 16 --replay.curriculum-start 8
     --worldmodel.state-interval 8
     --worldmodel.d_model 32 --worldmodel.num_categoricals 16 --worldmodel.num_classes 8""".split()
-POLICIES = ("waypoints", "out_and_back")
+POLICIES = ("out_and_back", "loops", "waypoints")
 SHORT = "--data 6 --updates 4 --delays 2,4 --episodes 2".split()
 
 
@@ -51,14 +55,78 @@ def test_it_trains_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "STEPS", 60)
+    monkeypatch.setattr(episodes_of_mazes, "STEPS", 60)
     env = ["--worldmodels", "lssvwm", "--env", "MemoryMaze:time_limit=60", "--out", str(tmp_path)]
     main([*env, "--data", "1", "--updates", "2", "--episodes", "1", *SMALL])
     (result,) = json.loads((tmp_path / "retention.json").read_text())
     assert result["retrieval"]["model"]["frames"] == 31 and result["reasoning"]["model"]["frames"] == 18
+    assert result["loop_revisit"]["single"]["frames"] == 31
     assert set(result["views"]) <= {"1-15", "16-63", "64-255", "256-", "never"}
-    assert "retrieval" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "episodes: held out, MemoryMaze:time_limit=60\nprotocol actions: " in said
+    assert "\nloop_revisit (loop revisit): further loops, imagined; protocol actions\n" in said
+    kinds = said.split("PSNR of frames whose view was seen in the context, protocol actions\n")[1].splitlines()
+    assert re.split(" {2,}", kinds[0].strip()) == ["replay", "loop revisit", "open-domain return"]
+    assert [line.split("  ")[0] for line in kinds[1:6]] == [
+        f"lssvwm-s0{name}" for name in ("", " single", " mode", " wiped", " reconstruction")
+    ]
     assert (tmp_path / "retention.png").stat().st_size > 10_000
+    assert all(row in _by_view(result) for row in ("retrieval, wiped", "loop_revisit, single", "reasoning, soon"))
+
+    # the same run in another maze, on another walk, and on episodes without labels: files of their own
+    run, before = tmp_path / "lssvwm-s0", (tmp_path / "lssvwm-s0" / "retention.json").read_bytes()
+    small = [str(run), "--episodes", "1", "--out", str(tmp_path)]
+    main([*small, "--test-env", "MemoryMaze-7x7:time_limit=60", "--walks", "random"])
+    stored = json.loads((run / "retention-MemoryMaze-7x7-time_limit-60-random.json").read_text())
+    assert stored["second_half"]["single"]["frames"] == 31 and "seen" in stored["second_half"]["mode"]["by_gap"]
+    assert "episodes: random, MemoryMaze-7x7:time_limit=60" in capsys.readouterr().out
+    (tmp_path / "one" / "episodes").mkdir(parents=True)
+    without = replace(load_episode(next((tmp_path / "episodes").glob("*-train/*.npz"))), labels={})
+    Replay(tmp_path / "one" / "episodes", 1000).add(without)
+    main([*small, "--test-data", str(tmp_path / "one" / "episodes")])
+    found = json.loads((run / "retention-one-episodes.json").read_text())["second_half"]
+    assert "repeat" in found and not {"heading", "pose_kernel", "nearest_pose"} & set(found)
+    assert set(found["model"]["by_gap"]) == {"all"} and "second_half (second half)" in capsys.readouterr().out
+    assert (run / "retention.json").read_bytes() == before
+    for option, value, words in [
+        ("--test-env", "MemoryMaze:time_limit=60,pixels=32", "has observations (32, 32, 3), the run was trained on"),
+        ("--test-data", str(tmp_path / "nowhere"), "nowhere is no folder of episodes"),
+        ("--test-data", str(tmp_path / "episodes"), "episodes holds 0 episodes, not 1: give another --episodes"),
+    ]:
+        with pytest.raises(SystemExit) as error:
+            main([*small, option, value])
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        assert error.value.code == 2 and words in line
+
+
+def test_poses_and_exact_reversal(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episodes_of_mazes, "STEPS", 60)
+    env = ["--worldmodels", "lssvwm", "--env", "MemoryMaze-7x7:time_limit=60", "--pose", "--out", str(tmp_path)]
+    main([*env, "--data", "2", "--updates", "2", "--episodes", "1", *SMALL])
+    (result,) = json.loads((tmp_path / "retention-pose.json").read_text())
+    assert result["run"] == "lssvwm-pose-s0" and result["protocol"] == "poses"
+    assert result["retrieval"]["model"]["frames"] == 30 and result["reasoning"]["model"]["frames"] == 18
+    # every frame of the way back is one of the context
+    assert result["retrieval"]["best_frame"]["psnr"] == result["retrieval"]["nearest_pose"]["psnr"] == 60
+    assert "never" not in result["retrieval"]["model"]["by_gap"]
+    said = capsys.readouterr().out
+    assert "\nprotocol poses: poses are the conditions, and retrieval is the context in exact reverse order" in said
+    assert "\nretrieval (exact reversal): the context in reverse, imagined; protocol poses\n" in said
+    published = said.split("\npublished in arXiv 2505.20171, protocol poses; ")[1].splitlines()
+    assert published[4].split() == "LSSVWM 0.898 / 30.8 0.855 / 28.2".split()
+
+    run = tmp_path / "lssvwm-pose-s0"
+    main([str(run), "--pose", "--walks", "random", "--episodes", "1", "--out", str(tmp_path)])
+    assert json.loads((run / "retention-random-pose.json").read_text())["second_half"]["wiped"]["frames"] == 31
+    for command, words in [
+        ([str(run)], "(a run trained with --pose is measured with --pose)"),
+        ([str(run_of(tmp_path / "new", "MemoryMaze")), "--pose"], "new has no whole checkpoint yet"),
+    ]:
+        with pytest.raises(SystemExit) as error:
+            main([*command, "--out", str(tmp_path)])
+        assert error.value.code == 1 and words in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +136,9 @@ def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytes
         (["--worldmodels", "lssvwm", "--env", "gym:CartPole-v1"], "nothing in gym:CartPole-v1 is hidden"),
         (["--worldmodels", "lssvwm", "--worldmodel.d-modle", "3"], "did you mean --worldmodel.d-model"),
         (["nowhere"], "nowhere holds no run"),
+        (["--worldmodels", "lssvwm", "--pose"], "--pose is for Memory Maze, not for ObjectRecall"),
+        (["--worldmodels", "lssvwm", "--walks", "random"], "--walks is for Memory Maze, not for ObjectRecall"),
+        (["--worldmodels", "lssvwm", "--env", "MemoryMaze", "--test-env", "SceneCut"], "--test-env is for Memory Maze"),
     ],
 )
 def test_refusals_are_one_line(command: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -178,45 +249,64 @@ def add(env: str, episodes: int, policy: str, folder: Path, **_: object) -> None
 
 
 def test_as_many_episodes_are_measured_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "collect", add)
+    monkeypatch.setattr(episodes_of_mazes, "collect", add)
+    monkeypatch.setattr(retention, "check_fit", lambda *_: None)
     monkeypatch.setattr(retention.maze, "continued", lambda learner, episodes, share: len(episodes))
     monkeypatch.setattr(retention.maze, "by_view", lambda learner, episodes: len(episodes))
-    for episodes in (3, 2, 3):
-        found = retention._in_maze(None, "MemoryMaze", episodes, tmp_path)
-        assert found == {"retrieval": episodes, "reasoning": episodes, "views": 2 * episodes}
+    for n in (3, 2, 3):
+        found = retention._in_maze(None, "MemoryMaze", n, asked(tmp_path))
+        assert found == {"retrieval": n, "loop_revisit": n, "reasoning": n, "views": 2 * n}
 
 
 @pytest.mark.parametrize("env", ["MemoryMaze", "ObjectRecall:delay=2"])
 def test_more_episodes_than_to_train_on_are_refused(env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "collect", add)
-    every = retention._episodes(env, argparse.Namespace(out=tmp_path, data=3, policy="waypoints"))[0]
+    monkeypatch.setattr(episodes_of_mazes, "collect", add)
+    every = retention._episodes(env, asked(tmp_path, data=3, policy="waypoints"))[0]
     assert len(Replay(every, 1000)) == 3
     with pytest.raises(ConfigError, match="holds 3 episodes, not 2: give another --out, or --data 3"):
-        retention._episodes(env, argparse.Namespace(out=tmp_path, data=2, policy="waypoints"))
+        retention._episodes(env, asked(tmp_path, data=2, policy="waypoints"))
+
+
+def asked(out: Path, **given: object) -> argparse.Namespace:
+    """Of what is measured in mazes."""
+    return argparse.Namespace(**{"out": out, "test_env": None, "walks": None, "test_data": None, "pose": False} | given)
 
 
 def test_mazes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = []
-    monkeypatch.setattr(retention, "collect", lambda env, n, policy, folder, **_: folders.append((env, folder.name)))
+
+    def collect(env: str, n: int, policy: str, folder: Path, **_: object) -> None:
+        folders.append((env, folder.name))
+        add(env, n, policy, folder)
+
+    monkeypatch.setattr(episodes_of_mazes, "collect", collect)
+    monkeypatch.setattr(retention, "check_fit", lambda *_: None)
     for task in ("continued", "by_view"):
         monkeypatch.setattr(retention.maze, task, lambda *_: {})
-    for env in ("MemoryMaze", "MemoryMaze-11x11"):
-        retention._in_maze(None, env, 1, tmp_path)
+    retention._in_maze(None, "MemoryMaze", 1, asked(tmp_path))
+    retention._in_maze(None, "MemoryMaze", 1, asked(tmp_path, test_env="MemoryMaze-11x11"))
+    retention._in_maze(None, "MemoryMaze", 1, asked(tmp_path, walks="random"))
     assert folders == [
-        (env, f"{env}-{policy}-test") for env in ("MemoryMaze", "MemoryMaze-11x11") for policy in POLICIES
+        *((env, f"{env}-{policy}-test") for env in ("MemoryMaze", "MemoryMaze-11x11") for policy in POLICIES),
+        ("MemoryMaze", "MemoryMaze-random-test"),
     ]
 
 
 @pytest.mark.parametrize(
-    "policy, of", [("waypoints", "MemoryMaze"), ("repeated_out_and_back", "MemoryMaze-repeated_out_and_back")]
+    "policy, of",
+    [
+        ("waypoints", "MemoryMaze"),
+        ("loops", "MemoryMaze-loops"),
+        ("repeated_out_and_back", "MemoryMaze-repeated_out_and_back"),
+    ],
 )
 def test_each_policy_has_folders_of_its_own(
     policy: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected = []
-    monkeypatch.setattr(retention, "collect", lambda env, n, *given, **_: collected.append((n, *given)))
-    asked = argparse.Namespace(out=tmp_path, data=9, policy=policy)
-    train, held_out = retention._episodes("MemoryMaze", asked)
+    monkeypatch.setattr(episodes_of_mazes, "collect", lambda env, n, *given, **_: collected.append((n, *given)))
+    given = asked(tmp_path, data=9, policy=policy)
+    train, held_out = retention._episodes("MemoryMaze", given)
     assert collected == [(9, policy, train), (4, policy, held_out)]
     assert (train.name, held_out.name) == (f"{of}-train", f"{of}-val")
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +69,12 @@ def test_the_way_back_is_the_way_out_reversed(tmp_path):
     assert np.diff(np.sort(early)).max() < 25
 
 
+def test_loops_come_back_to_the_start(tmp_path):
+    collect("MemoryMaze", 1, "loops", tmp_path, seed=1, steps=400, workers=1)
+    visited = cells(load_episode(tmp_path / "00000000-401.npz").labels["agent_pos"])
+    assert visited.count(visited[0]) > 2 and len(set(visited)) > 20
+
+
 def test_goes_on_where_it_stopped(tmp_path):
     whole, part = tmp_path / "whole", tmp_path / "part"
     assert collect(RECALL, 4, "random", whole, seed=3, workers=2) == 4
@@ -117,13 +124,15 @@ def test_damaged_settings_are_refused(tmp_path, text):
         ("ObjectRecall", "waypoints", {}, "'waypoints' is for Memory Maze, not for ObjectRecall: want 'random' there"),
         ("ObjectRecall", "out_and_back", {}, "'out_and_back' is for Memory Maze"),
         ("MemoryMaze", "out_and_back", {"noise": 0.1}, "takes no noise"),
+        ("ObjectRecall", "loops", {}, "'loops' is for Memory Maze, not for ObjectRecall: want 'random' there"),
+        ("MemoryMaze", "loops", {"noise": 0.1}, "policy 'loops' takes no noise: 'waypoints' does"),
         ("MemoryMaze", "waypoints", {"noise": 1.5}, "0 to 1, not 1.5"),
         ("MemoryMaze", "out_and_back", {"steps": 1}, "at least 2 steps"),
         (
             "MemoryMaze",
             "waypoint",
             {},
-            "unknown policy 'waypoint': one of out_and_back, random, repeated_out_and_back, waypoints",
+            "unknown policy 'waypoint': one of loops, out_and_back, random, repeated_out_and_back, waypoints",
         ),
         ("ObjectRecall", "random", {"seed": -1}, "at least 0"),
         # What only the environment knows comes from the process that makes it.
@@ -141,8 +150,27 @@ def test_refusals_are_one_line(tmp_path, env, policy, options, words):
 def test_progress_away_from_a_terminal_is_plain(tmp_path):
     stream = io.StringIO()
     collect(RECALL, 3, "random", tmp_path, workers=1, stream=stream)
-    line = stream.getvalue()
-    assert line.startswith("episodes 3/3  steps/s ") and line.endswith("left 0:00\n") and "\r" not in line
+    *_, line = stream.getvalue().splitlines()
+    assert line.startswith("episodes 3/3  steps/s ") and line.endswith("left 0:00") and "\r" not in stream.getvalue()
+
+
+def test_it_says_what_is_to_come(tmp_path):
+    stream = io.StringIO()
+    collect(RECALL, 3, "random", tmp_path, steps=8, workers=1, stream=stream)
+    plan, first, _ = stream.getvalue().splitlines()
+    assert plan == f"{RECALL}: 3 episodes of random of 8 steps at most, 24 steps in all; processes: 1"
+    assert first.startswith("first episode: 8 steps. All: about 24 steps at ") and "B a step on disk, " in first
+    collect(RECALL, 5, "random", tmp_path, steps=8, workers=1, stream=(again := io.StringIO()))
+    assert again.getvalue().startswith(f"{RECALL}: 2 episodes of random of 8 steps at most, 16 steps in all")
+    collect(RECALL, 5, "random", tmp_path, steps=8, stream=(nothing := io.StringIO()))
+    assert nothing.getvalue() == ""
+
+
+def test_a_disk_that_is_too_small_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("replay.collect.shutil.disk_usage", lambda _: SimpleNamespace(free=50))
+    collect(RECALL, 2, "random", tmp_path, workers=1, stream=(stream := io.StringIO()))
+    assert "(free: 50 B, too little)" in stream.getvalue()
+    assert f"{RECALL}: 2 episodes of random of the environment's own length; processes: 1" in stream.getvalue()
 
 
 def test_ctrl_c_leaves_whole_files_and_says_how_to_go_on(tmp_path):

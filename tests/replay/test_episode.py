@@ -1,6 +1,7 @@
 import io
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ def test_round_trip(tmp_path: Path, rows: int, image: bool, terminated: bool, se
     assert_same(load_episode(path), episode)
     assert row_count(path) == rows
     assert not list(tmp_path.glob(".*"))
+
+
+def test_rows_are_taken_in_any_order() -> None:
+    episode = replace(vector_episode(5), labels={"place": np.arange(5)})
+    there_and_back = episode.take(np.array([1, 2, 3, 3, 2]))
+    assert there_and_back.observation[:, 1].tolist() == there_and_back.labels["place"].tolist() == [1, 2, 3, 3, 2]
+    assert there_and_back.reward.tolist() == [0, 2, 3, 3, 2] and not there_and_back.action[0].any()
+    assert_same(episode.take(np.arange(5)), episode)
+    assert episode.reward[1] == 1 and episode.action[1].any()  # as it was
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8, np.bool_, ">f8"])

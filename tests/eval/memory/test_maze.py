@@ -56,7 +56,7 @@ def test_baselines_are_perfect_where_nothing_moves(learner):
     for name in ("repeat", "mean"):
         assert found[name]["psnr"] > 55 and found[name]["ssim"] > 0.999 and found[name]["frames"] == 100
     assert found["model"]["psnr"] < 20
-    names = {"wiped", "mode", "reconstruction", "heading", "nearest_pose", "pose_kernel", "best_frame"}
+    names = {"wiped", "mode", "single", "reconstruction", "heading", "nearest_pose", "pose_kernel", "best_frame"}
     assert names <= set(found) and found["wiped"]["by_gap"]["all"]["frames"] == 100
     assert found["best_frame"]["psnr"] >= found["nearest_pose"]["psnr"] - 1e-6
     assert list(found["remembrance"]) == ["16", "32"]  # of a context of 50 frames

@@ -57,6 +57,13 @@ def test_every_baseline_predicts_frames(ring):
     assert all(predicted.shape == frames[context:].shape for predicted in found.values())
 
 
+def test_without_poses_frames_alone_are_read(ring):
+    frames, _, context, found = ring
+    alone = predictors.predictions(frames, {}, context)
+    assert list(alone) == ["repeat", "mean", "best_frame"]
+    assert all(torch.equal(predicted, found[name]) for name, predicted in alone.items())
+
+
 def test_repeat_and_mean(ring):
     frames, _, context, found = ring
     assert torch.equal(found["repeat"][5], frames[context - 1])
@@ -139,15 +146,18 @@ def test_scores_are_split_by_gap():
     scores = predictors.by_gap(torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0]), np.array([1, 15, 16, 300, 0]))
     assert scores == {
         "all": {"psnr": 30, "frames": 5},
+        "seen": {"psnr": 25, "frames": 4},
         "1-15": {"psnr": 15, "frames": 2},
         "16-63": {"psnr": 30, "frames": 1},
         "256-": {"psnr": 40, "frames": 1},
         "never": {"psnr": 50, "frames": 1},
     }
     rows = predictors.table({"model": scores}).splitlines()
-    assert rows[1].split() == ["all", "1-15", "16-63", "64-255", "256-", "never"]
-    assert rows[2].split() == ["model", "30.00", "15.00", "30.00", "40.00", "50.00"]
-    assert rows[3].split() == ["frames", "5", "2", "1", "0", "1", "1"]
+    assert rows[1].split() == ["all", "seen", "1-15", "16-63", "64-255", "256-", "never"]
+    assert rows[2].split() == ["model", "30.00", "25.00", "15.00", "30.00", "40.00", "50.00"]
+    assert rows[3].split() == ["frames", "5", "4", "2", "1", "0", "1", "1"]
+    unknown = predictors.by_gap(torch.tensor([10.0, 20.0]), None)
+    assert unknown == {"all": {"psnr": 15, "frames": 2}}
 
 
 def episode(laps: str, **labels: np.ndarray) -> Episode:
@@ -162,7 +172,7 @@ def test_episodes_are_measured_together():
     scores = predictors.measure([episode("ioi"), episode("iii")], 2 * STEPS)
     assert scores["nearest_pose"]["all"] == {"psnr": pytest.approx(60), "frames": 2 * STEPS}
     assert scores["heading"]["all"]["psnr"] < 45
-    assert sum(scores["mean"][name]["frames"] for name in scores["mean"] if name != "all") == 2 * STEPS
+    assert sum(scores["mean"][name]["frames"] for name in scores["mean"] if name not in ("all", "seen")) == 2 * STEPS
 
 
 @pytest.mark.parametrize(
