@@ -11,8 +11,11 @@ from envs.loops import Loops
 from envs.out_and_back import OutAndBack, RepeatedOutAndBack
 from envs.waypoints import RandomGoals
 
-POLICIES = ("loops", "out_and_back", "random", "repeated_out_and_back", "waypoints")
+POLICIES = ("loops", "out_and_back", "random", "repeated_out_and_back", "walks", "waypoints")
 """Names of `make_policy`."""
+
+WALKS = {"out_and_back": 0.3, "loops": 0.3, "repeated_out_and_back": 0.2, "waypoints": 0.1, "random": 0.1}
+"""The share of episodes of each policy under `walks`."""
 
 
 class Policy(Protocol):
@@ -74,6 +77,8 @@ class InfoPolicy:
 
 def make_policy(name: str, actions: int, seed: int, steps: int | None, noise: float | None) -> Policy:
     """The policy of one episode in one environment; `out_and_back` needs `steps`, `waypoints` reads `noise`."""
+    if name == "walks":
+        name = str(np.random.default_rng(seed).choice(list(WALKS), p=list(WALKS.values())))
     if name == "out_and_back" and steps is None:
         raise ValueError("out_and_back needs the number of steps")
     makers: dict[str, Callable[[], Policy]] = {

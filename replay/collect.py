@@ -10,6 +10,7 @@ Policies:
   repeated_out_and_back  Memory Maze: one out_and_back of 40 to 400 steps after another.
   loops                  Memory Maze: along a closed loop of cells back to the start, by another way where the maze has
                          one; then along another loop. See envs/loops.py.
+  walks                  Memory Maze: each episode by one of all these, drawn at random; what teaches places.
   random                 any environment: uniform actions, each held for a random while.
 
 Labels (maze layout, positions, ...) are stored where the environment has them. Episode i depends on --env, --policy,
@@ -41,8 +42,8 @@ from replay.recorders import record_all
 
 NOISE = 0.1
 """The default share of random actions of `waypoints`."""
-OUT_AND_BACK_STEPS = 800
-"""The default length of `out_and_back`: 400 out and 400 back, as in LSSVWM (arXiv 2505.20171)."""
+STEPS = {"out_and_back": 800, "walks": 512}
+"""The default length of some policies' episodes: 400 out and 400 back as in LSSVWM (arXiv 2505.20171), and a window."""
 SETTINGS = "collect.json"
 
 
@@ -61,7 +62,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--steps",
         type=_positive,
-        help=f"end episodes after this many (default: the environment's length; {OUT_AND_BACK_STEPS} for out_and_back)",
+        help="end episodes after this many (default: the environment's length; "
+        + ", ".join(f"{steps} for {policy}" for policy, steps in STEPS.items())
+        + ")",
     )
     given = parser.parse_args(argv)
     try:
@@ -166,17 +169,18 @@ def _checked(asked: Recording) -> Recording:
         raise RecordingError(f"unknown policy {asked.policy!r}: one of {', '.join(POLICIES)}")
     if asked.policy != "random" and not asked.env.startswith("MemoryMaze"):
         raise RecordingError(f"policy {asked.policy!r} is for Memory Maze, not for {asked.env}: want 'random' there")
-    if asked.noise is not None and asked.policy != "waypoints":
-        raise RecordingError(f"policy {asked.policy!r} takes no noise: 'waypoints' does")
+    noisy = asked.policy in ("waypoints", "walks")
+    if asked.noise is not None and not noisy:
+        raise RecordingError(f"policy {asked.policy!r} takes no noise: 'waypoints' and 'walks' do")
     if asked.noise is not None and not 0 <= asked.noise <= 1:
         raise RecordingError(f"noise is a share from 0 to 1, not {asked.noise}")
     if asked.seed < 0:
         raise RecordingError(f"a seed is at least 0, not {asked.seed}")
-    least = 2 if asked.policy == "out_and_back" else 1
+    least = 2 if asked.policy in STEPS else 1
     if asked.steps is not None and asked.steps < least:
         raise RecordingError(f"episodes of {asked.policy!r} have at least {least} steps, not {asked.steps}")
-    steps = OUT_AND_BACK_STEPS if asked.policy == "out_and_back" and asked.steps is None else asked.steps
-    noise = NOISE if asked.policy == "waypoints" and asked.noise is None else asked.noise
+    steps = STEPS.get(asked.policy) if asked.steps is None else asked.steps
+    noise = NOISE if noisy and asked.noise is None else asked.noise
     return Recording(asked.env, asked.policy, asked.seed, steps, noise)
 
 

@@ -60,7 +60,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 VARIANTS = [
     *(f"{name} conv" for name in ("lssvwm", "mamba-local", "local", "gru", "s5")),
     *(f"{name} {option}" for name in ("lssvwm", "transformer", "rssm") for option in ("next-reward", "cosine")),
-    *(f"{name} {words}" for name in ("lssvwm", "lssvwm-places") for words in ("continuous", "continuous tokenizer-first")),
+    *(
+        f"{name} {words}"
+        for name in ("lssvwm", "lssvwm-places")
+        for words in ("continuous", "continuous tokenizer-first")
+    ),
     "lssvwm-places continuous cosine",
     *(f"{name} memory" for name in ("lssvwm", "gru", "s5", "mamba")),
 ]

@@ -1,4 +1,4 @@
-"""Latents: the uniform floor of categorical ones, samples and their gradients, divergences against torch.distributions."""
+"""Latents: the uniform floor, samples and their gradients, divergences against torch.distributions."""
 
 import pytest
 import torch
