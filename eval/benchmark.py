@@ -1,8 +1,9 @@
-"""How fast: `python -m eval.benchmark update|scaling|remat|kernels|dream|act|envs [--json [PATH]]`
+"""How fast: `python -m eval.benchmark update|peers|scaling|remat|kernels|dream|act|envs [--json [PATH]]`
 
 Warmed up, medians, comparisons side by side in one run; the hardware is named.
 
     python -m eval.benchmark update --preset cpu --repeats 20
+    python -m eval.benchmark peers
     python -m eval.benchmark scaling --help
 """
 
@@ -23,7 +24,7 @@ from agent.runs import machine
 from agent.runs.cli import one_line_errors
 from agent.runs.fields import ConfigError
 from eval.arguments import parser, positive
-from eval.bench import environments, history, kernels, remat, scaling, update
+from eval.bench import environments, history, kernels, peers, remat, scaling, update
 from replay.atomic import write_text_atomically
 from worldmodel.ssd import implementation
 
@@ -87,6 +88,19 @@ def _parser() -> argparse.ArgumentParser:
     number(updates, "batch", 8, "windows")
     number(updates, "frames", 64, "frames in a window")
     number(updates, "repeats", 10, "updates timed")
+
+    others = command("peers", peers.bench_peers, peers, "frames/s of one update: sheeprl's DreamerV3 and ours")
+    number(others, "rounds", 5, "updates timed of each")
+    words = "States that ours imagines from; sheeprl's from every frame"
+    others.add_argument("--starts", nargs="+", type=positive, default=peers.STARTS, help=words)
+    number(others, "threads", 2, "of either")
+    number(others, "batch", 8, "windows")
+    number(others, "frames", 64, "frames in a window")
+    others.add_argument("--preset", default="cpu", choices=PRESETS)
+    words = "of sheeprl's model, about (default: as ours)"
+    others.add_argument("--peer-parameters", type=positive, default=0, help=words)
+    words = "folder of sheeprl's environment, made once (default: in the user's cache)"
+    others.add_argument("--venv", type=Path, metavar="PATH", help=words)
 
     scales = command("scaling", scaling.bench_scaling, scaling, "time and memory a frame by window length")
     scales.add_argument("--models", nargs="+", default=scaling.MODELS, choices=known, metavar="MODEL")
