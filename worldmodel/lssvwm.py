@@ -66,6 +66,7 @@ class LSSVWM(WorldModel):
         if "places" in config.mixers:
             sizes = (config.place_heads, config.place_d_k, config.place_values)
             places = PlaceMemory(self.tokens, self.latent_width, actions, *sizes)
+            places.requires_grad_(not config.place_updates)
         self.backbone = Backbone(
             self.latent_width, actions, self.tokens, config.d_model, layers, config.mlp_ratio, places
         )

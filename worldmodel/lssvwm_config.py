@@ -102,10 +102,11 @@ class LSSVWMConfig:
     """Heads of a place memory, each with keys of other length scales."""
     place_d_k: int = 128
     """Width of a place memory's keys, in each head: an even number."""
-    place_values: int = 64
+    place_values: int = 96
     """Numbers of a frame that a place memory stores: its principal components."""
     place_updates: int = 300
-    """Updates that teach a place memory alone, before the world model's, once its integrator is found; 0: none."""
+    """Updates that teach a place memory alone, before the world model's, once its integrator is found; it then stays as
+    it is. 0: it learns with the rest."""
     local: Literal["attention", "conv"] = "attention"
     """Form of the local mixer: dense attention, or a causal depthwise convolution over the same frames."""
     local_frames: int = 4

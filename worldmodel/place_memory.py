@@ -4,11 +4,12 @@ An integrator learns from actions alone how the body moves, and sums its motion 
 observed is written under a key of its pose, by the delta rule (`mixers.delta_memory.gated_delta_rule`), and memory is
 read at the pose that the next action leads to, before that frame is seen.
 
-With frames flattened, z (N Z numbers), and their mean m over all that were observed, the prediction of head h is::
+With frames flattened, z (N Z numbers), and their mean m over all that were observed, head h reads::
 
-    z_h = m + O (S_h^T q_h - (1_h) V m)          S_h holds V z and a 1 at each key; 1_h is what of the 1 is read
+    r_h = S_h^T q_h - 1_h V m          S_h holds V z and a 1 at each key; 1_h is what is read of the 1
 
-which reads `V (z - m)` with the mean of all frames so far, whatever the mean was when they were written.
+which is a read of `V (z - m)` with the mean of all frames so far, whatever the mean was when they were written. The
+frame expected is `m + O (sum_h mix_h r_h + MLP(r, 1, V m, heading))`.
 
 Letters: B batch, T frames, N tokens, Z of a token's latents, A actions, H heads, K boundaries, W actions that the
 integrator reads, P values that are stored of a frame.
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from worldmodel.boundaries import boundaries, gather_boundaries
 from worldmodel.mixers.delta_memory import gated_delta_rule
+from worldmodel.norm import RMSNorm
 
 CHUNK = 64
 """Frames of a chunk of the delta rule at most."""
@@ -113,7 +115,15 @@ class PlaceMemory(nn.Module):
     and `count` (B, 1) of the frames observed. All float32.
     """
 
-    def __init__(self, tokens: int, latent_width: int, actions: int, heads: int, d_k: int, values: int):
+    def __init__(
+        self, tokens: int, latent_width: int, actions: int, heads: int, d_k: int, values: int, hidden: int = 256
+    ):
+        """
+        Args:
+            heads: each with keys of d_k numbers, of other length scales.
+            values: numbers that are stored of a frame, P; at most N Z.
+            hidden: width of the MLP.
+        """
         super().__init__()
         if d_k % 2:
             raise ValueError(f"keys of {d_k} numbers: a cosine and a sine make a pair, so their number must be even")
@@ -131,7 +141,12 @@ class PlaceMemory(nn.Module):
         nn.init.zeros_(self.beta.weight)
         nn.init.constant_(self.beta.bias, 2.0)  # 0.88: it writes from the start
         self.mix = nn.Parameter(torch.full((heads,), 1 / heads))
-        self.read_width = (heads + 1) * latent_width + heads + 2
+        inputs = heads * (self.values + 1) + self.values + 2
+        out = nn.Linear(hidden, self.values)
+        nn.init.zeros_(out.weight)
+        nn.init.zeros_(out.bias)
+        self.correction = nn.Sequential(RMSNorm(inputs, eps=1e-5), nn.Linear(inputs, hidden), nn.SiLU(), out)
+        self.read_width = (heads + 2) * latent_width + heads + 2
 
     def initial(self, batch: int) -> TensorDict:
         """Zeros."""
@@ -181,19 +196,22 @@ class PlaceMemory(nn.Module):
                 state_interval,
                 CHUNK,
             )
-            ones = read[..., -1:]  # (B, T, H, 1)
-            offset = self.unvalue(read[..., :-1] - ones * self.value(mean).unsqueeze(2))  # (B, T, H, N Z)
-            expected = mean + torch.einsum("bthz,h->btz", offset, self.mix)
-            frames = torch.cat([offset, mean.unsqueeze(2)], 2).unflatten(-1, (self.tokens, -1))  # (B, T, H + 1, N, Z)
-            frames = frames.transpose(2, 3).flatten(-2)
-            whole = torch.cat([ones.squeeze(-1), pose[..., 2:].cos(), pose[..., 2:].sin()], -1)
-            found = torch.cat([frames, whole.unsqueeze(2).expand(-1, -1, self.tokens, -1)], -1)
+            values, ones = read[..., :-1], read[..., -1:]  # (B, T, H, P), (B, T, H, 1)
+            middle = self.value(mean)
+            offset = values - ones * middle.unsqueeze(2)
+            heading = torch.cat([pose[..., 2:].cos(), pose[..., 2:].sin()], -1)
+            correction = self.correction(torch.cat([offset.flatten(2), ones.squeeze(-1), middle, heading], -1))
+            guesses = torch.cat([offset, (self.mix @ offset + correction).unsqueeze(2)], 2)  # (B, T, H + 1, P)
+            frames = torch.cat([self.unvalue(guesses), mean.unsqueeze(2)], 2).unflatten(-1, (self.tokens, -1))
+            expected = frames[:, :, -2] + frames[:, :, -1]  # (B, T, N, Z)
+            whole = torch.cat([ones.squeeze(-1), heading], -1).unsqueeze(2).expand(-1, -1, self.tokens, -1)
+            found = torch.cat([frames.transpose(2, 3).flatten(-2), whole], -1)
 
             ends = boundaries(z.shape[1], state_interval)
             kept = {"pose": pose, "actions": actions, "total": total, "count": count}
             entries = {name: gather_boundaries(x, ends) for name, x in kept.items()}
             memories = TensorDict({"fast_weights": states, **entries}, batch_size=[len(z), len(ends)])
-        return found, expected.unflatten(-1, (self.tokens, -1)), memories
+        return found, expected, memories
 
     def _poses(self, action: Tensor, memory: TensorDict, reset: Tensor) -> tuple[Tensor, Tensor]:
         """The pose of each frame (B, T, 3), and the last W - 1 actions (B, T, W - 1, A) up to it."""

@@ -24,10 +24,12 @@ TURNS = 0.1, 0.6
 """Scale of turns, in radians a step, that hypotheses begin with: the smallest, the largest."""
 STEP = 0.2
 """Scale of their steps; it has no truth, since keys have length scales of their own."""
-STAGES = ((32, 16, 1.0, 250), (64, 16, 1.0, 250), (128, 4, 0.7, 200))
+STAGES = ((32, 16, 1.0, 250), (64, 16, 1.0, 250), (128, 4, 0.7, 300), (256, 1, 0.5, 500), (512, 1, 0.3, 500))
 """Frames of a window, hypotheses kept, factor of the learning rate, updates."""
 ROWS = 1024
 """Rows of a batch of one hypothesis, with all of them."""
+CANDIDATES = 4
+"""Windows drawn for each that is used, in the search: those whose second half most resembles frames of the first."""
 COMPONENTS = 32
 """Principal components of frames that are stored in the search."""
 BETA = 0.9
@@ -41,7 +43,11 @@ NOISE = 0.05
 
 
 def teach_places(places: PlaceMemory, windows: LatentWindows, updates: int, report: Report) -> None:
-    """The search, then `updates` of the whole place memory; leaves it as it was where no window is long enough."""
+    """The search, then `updates` of the whole place memory; leaves it as it was where no window is long enough.
+
+    Its parameters need no gradient before nor after: a step of an optimiser that goes on for long moves each weight by
+    about its learning rate, and errors of 0.001 rad in each turn add up to half a radian in 500.
+    """
     if not windows.count(2 * STAGES[0][0]):
         report(f"places: no episode has {2 * STAGES[0][0]} frames, so no search for an integrator")
         return
@@ -52,7 +58,9 @@ def teach_places(places: PlaceMemory, windows: LatentWindows, updates: int, repo
     with torch.autocast(windows.z.device.type, enabled=False):
         integrator = search(windows, components[:, :COMPONENTS], places.integrator, report)
         places.integrator.load_state_dict(integrator)
+        places.requires_grad_(True)
         fit(places, windows, updates, report)
+        places.requires_grad_(False)
 
 
 def principal_components(z: Tensor, count: int) -> Tensor:
@@ -94,7 +102,7 @@ def search(windows: LatentWindows, components: Tensor, like: Integrator, report:
         for update in range(updates):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 - 0.9 * update / updates)
-            z, action = windows.draw(ROWS * HYPOTHESES // kept // frames, frames)
+            z, action = returning(windows, components, ROWS * min(4, HYPOTHESES // kept) // frames, frames)
             found, speed = _retrieval_errors(bank[0], weights, keys, z @ components, action)
             optimizer.zero_grad()
             (found + 0.02 * speed).sum().backward()
@@ -109,6 +117,20 @@ def search(windows: LatentWindows, components: Tensor, like: Integrator, report:
         report(f"places: search at {frames} frames, errors of {kept} hypotheses: {named}")
     winner = int(error.argmin())
     return {name: w.detach()[winner] for name, w in weights.items()}
+
+
+def returning(windows: LatentWindows, components: Tensor, sequences: int, frames: int) -> tuple[Tensor, Tensor]:
+    """z (sequences, frames, F) and actions (sequences, frames, A) of windows in which what was seen comes again.
+
+    Of `CANDIDATES` times as many, those whose frames of the second half are nearest to frames of the first, relative
+    to their distance from its mean.
+    """
+    z, action = windows.draw(CANDIDATES * sequences, frames)
+    early, late = (z @ components).split([frames // 2, frames - frames // 2], 1)
+    nearest = torch.cdist(late, early).amin(-1).square().mean(-1)
+    spread = (late - early.mean(1, keepdim=True)).square().sum(-1).mean(-1)
+    best = (nearest / spread.clamp_min(1e-8)).argsort()[:sequences]
+    return z[best], action[best]
 
 
 def _retrieval_errors(
@@ -140,7 +162,7 @@ def fit(places: PlaceMemory, windows: LatentWindows, updates: int, report: Repor
     keys, integrator = list(places.keys.parameters()), list(places.integrator.parameters())
     apart = {id(p) for p in [*keys, *integrator]}
     rest = [p for p in places.parameters() if id(p) not in apart]
-    groups = [{"params": rest, "lr": 1e-3}, {"params": keys, "lr": 3e-3}, {"params": integrator, "lr": 2e-3}]
+    groups = [{"params": rest, "lr": 1e-3}, {"params": keys, "lr": 3e-3}, {"params": integrator, "lr": 5e-4}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
     rates = [float(str(group["lr"])) for group in groups]
     lengths = [frames for frames, share in GROWTH for _ in range(round(share * updates)) if windows.count(frames)]
