@@ -75,7 +75,7 @@ RECALL = BOTH | {
 
 HIDING = ("ObjectRecall", "ObjectRecall-Choice", "SceneCut")
 """Environments in which a thing disappears and comes back."""
-WAYPOINTS = "waypoints"
+WALKS = "walks"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -107,11 +107,11 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="environment of training (default: %(default)s)",
     )
     own.add_argument("--updates", type=positive, default=1_800, help="updates of each (default: %(default)s)")
-    own.add_argument("--data", type=positive, help="episodes to train on (default: 3000 short ones, 30 in a maze)")
+    own.add_argument("--data", type=positive, help="episodes to train on (default: 3000 short ones, 400 in a maze)")
     own.add_argument(
         "--policy",
-        choices=(WAYPOINTS, "loops", "repeated_out_and_back"),
-        default=WAYPOINTS,
+        choices=(WALKS, "loops", "repeated_out_and_back", "waypoints"),
+        default=WALKS,
         help="of the episodes to train on in a maze; see replay.collect (default: %(default)s)",
     )
     own.add_argument(
@@ -191,7 +191,7 @@ def _without_delay(env: str) -> tuple[str, list[str]]:
 def _train(given: argparse.Namespace, options: list[str], name: str, seed: int) -> Path:
     """The run folder of one model, trained."""
     _check_env(given.env)
-    if given.policy != WAYPOINTS and not _is_maze(given.env):
+    if given.policy != WALKS and not _is_maze(given.env):
         raise ConfigError(f"--policy {given.policy} is for Memory Maze, not for {given.env}")
     label = "-".join(part for part in (name, given.tag, "pose" if given.pose else "") if part)
     folder = given.out / f"{label}-s{seed}"
@@ -222,9 +222,9 @@ def _episodes(env: str, given: argparse.Namespace) -> tuple[Path, Path]:
     """Folders of episodes to train on, and of others to validate on; collected where they are missing."""
     in_maze = _is_maze(env)
     episodes, validation, policy = (
-        (given.data or 30, 4, given.policy) if in_maze else (given.data or 3_000, 64, "random")
+        (given.data or 400, 4, given.policy) if in_maze else (given.data or 3_000, 64, "random")
     )
-    origin = f"{env}-{policy}" if in_maze and policy != WAYPOINTS else env
+    origin = f"{env}-{policy}" if in_maze else env
     folders = [given.out / "episodes" / file_name(f"{origin}-{part}") for part in ("train", "val")]
     collected(env, episodes, policy, folders[0], seed=0)
     collected(env, 4 if in_maze else 64, policy, folders[1], seed=1)

@@ -14,7 +14,7 @@ from replay.record import RecordingError
 
 STEPS = 800
 """Steps of held-out episodes, as in LSSVWM (arXiv 2505.20171)."""
-SEEDS = {"waypoints": 2, "out_and_back": 3, "loops": 4, "repeated_out_and_back": 5, "random": 6}
+SEEDS = {"waypoints": 2, "out_and_back": 3, "loops": 4, "repeated_out_and_back": 5, "random": 6, "walks": 7}
 """Of held-out episodes, by policy; 0 and 1 are those of training and validation."""
 SHORTEST = 16
 """Rows that a recorded episode has at least."""
