@@ -14,7 +14,7 @@ from envs.waypoints import RandomGoals
 POLICIES = ("loops", "out_and_back", "random", "repeated_out_and_back", "walks", "waypoints")
 """Names of `make_policy`."""
 
-WALKS = {"out_and_back": 0.3, "loops": 0.3, "repeated_out_and_back": 0.2, "waypoints": 0.1, "random": 0.1}
+WALKS = {"out_and_back": 0.3, "loops": 0.3, "repeated_out_and_back": 0.2, "waypoints": 0.2}
 """The share of episodes of each policy under `walks`."""
 
 

@@ -10,7 +10,7 @@ Policies:
   repeated_out_and_back  Memory Maze: one out_and_back of 40 to 400 steps after another.
   loops                  Memory Maze: along a closed loop of cells back to the start, by another way where the maze has
                          one; then along another loop. See envs/loops.py.
-  walks                  Memory Maze: each episode by one of all these, drawn at random; what teaches places.
+  walks                  Memory Maze: each episode by one of these four, drawn at random; what teaches places.
   random                 any environment: uniform actions, each held for a random while.
 
 Labels (maze layout, positions, ...) are stored where the environment has them. Episode i depends on --env, --policy,

@@ -104,7 +104,7 @@ class LSSVWMConfig:
     """Width of a place memory's keys, in each head: an even number."""
     place_values: int = 96
     """Numbers of a frame that a place memory stores: its principal components."""
-    place_updates: int = 300
+    place_updates: int = 400
     """Updates that teach a place memory alone, before the world model's, once its integrator is found; it then stays as
     it is. 0: it learns with the rest."""
     local: Literal["attention", "conv"] = "attention"

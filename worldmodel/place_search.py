@@ -24,7 +24,7 @@ TURNS = 0.1, 0.6
 """Scale of turns, in radians a step, that hypotheses begin with: the smallest, the largest."""
 STEP = 0.2
 """Scale of their steps; it has no truth, since keys have length scales of their own."""
-STAGES = ((32, 16, 1.0, 250), (64, 16, 1.0, 250), (128, 4, 0.7, 300), (256, 1, 0.5, 500), (512, 1, 0.3, 500))
+STAGES = ((32, 16, 1.0, 250), (64, 16, 1.0, 250), (128, 4, 0.7, 300), (256, 2, 0.5, 400), (512, 2, 0.3, 400))
 """Frames of a window, hypotheses kept, factor of the learning rate, updates."""
 ROWS = 1024
 """Rows of a batch of one hypothesis, with all of them."""
@@ -102,7 +102,7 @@ def search(windows: LatentWindows, components: Tensor, like: Integrator, report:
         for update in range(updates):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 - 0.9 * update / updates)
-            z, action = returning(windows, components, ROWS * min(4, HYPOTHESES // kept) // frames, frames)
+            z, action = returning(windows, components, ROWS * HYPOTHESES // kept // frames, frames)
             found, speed = _retrieval_errors(bank[0], weights, keys, z @ components, action)
             optimizer.zero_grad()
             (found + 0.02 * speed).sum().backward()

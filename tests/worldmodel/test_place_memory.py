@@ -22,6 +22,7 @@ def memory(heads: int = 2, values: int = 8, d_k: int = 32) -> PlaceMemory:
     torch.nn.init.normal_(places.integrator.out.weight, std=0.1)
     torch.nn.init.normal_(places.beta.weight, std=0.3)
     torch.nn.init.normal_(places.mix, std=0.5)
+    torch.nn.init.normal_(places.correction[-1].weight, std=0.3)
     return places
 
 
@@ -82,13 +83,17 @@ def test_what_is_read_is_that_of_a_loop_by_hand() -> None:
                 x, y = pose[0] + forward * cos - sideways * sin, pose[1] + forward * sin + sideways * cos
                 pose = torch.stack([x, y, pose[2] + turn])
             mean = total / max(count, 1)
-            want = mean.clone()
+            reads, ones, guess = [], [], torch.zeros(places.values).double()
             for h, query in enumerate(unit(places.keys(pose[None, None])[0, 0])):
                 read = S[h].T @ query
-                want += places.mix[h] * places.unvalue(read[:-1] - read[-1] * places.value(mean))
+                reads.append(read[:-1] - read[-1] * places.value(mean))
+                ones.append(read[-1:])
+                guess += places.mix[h] * reads[h]
                 torch.testing.assert_close(found[0, t, 0, -2 - places.heads + h], read[-1])
-            torch.testing.assert_close(expected[0, t].flatten(), want)
-            torch.testing.assert_close(found[0, t, 1, places.heads * WIDTH : -2 - places.heads], mean[WIDTH:])
+            heading = torch.stack([pose[2].cos(), pose[2].sin()])
+            guess += places.correction(torch.cat([*reads, *ones, places.value(mean), heading]))
+            torch.testing.assert_close(expected[0, t].flatten(), mean + places.unvalue(guess))
+            torch.testing.assert_close(found[0, t, 1, (places.heads + 1) * WIDTH : -2 - places.heads], mean[WIDTH:])
     torch.testing.assert_close(memories["pose"][0, 0], pose)
     torch.testing.assert_close(memories["fast_weights"][0, 0], S)
 
