@@ -22,6 +22,7 @@ from replay import Episode, EpisodeBuilder, Replay, load_episode
 SMALL = """--preset=debug --replay.batch_size 2 --replay.batch_length 16 --replay.curriculum-start 8
     --worldmodel.state-interval 8
     --worldmodel.d_model 32 --worldmodel.num_categoricals 16 --worldmodel.num_classes 8""".split()
+IN_MAZES = [*SMALL, *"--worldmodel.latents categorical --worldmodel.tokenizer-updates 2".split()]
 POLICIES = ("out_and_back", "loops", "waypoints")
 SHORT = "--data 6 --updates 4 --delays 2,4 --episodes 2".split()
 
@@ -57,7 +58,7 @@ def test_it_trains_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(episodes_of_mazes, "STEPS", 60)
     env = ["--worldmodels", "lssvwm", "--env", "MemoryMaze:time_limit=60", "--out", str(tmp_path)]
-    main([*env, "--data", "1", "--updates", "2", "--episodes", "1", *SMALL])
+    main([*env, "--data", "1", "--updates", "2", "--episodes", "1", *IN_MAZES])
     (result,) = json.loads((tmp_path / "retention.json").read_text())
     assert result["retrieval"]["model"]["frames"] == 31 and result["reasoning"]["model"]["frames"] == 18
     assert result["loop_revisit"]["single"]["frames"] == 31
@@ -104,7 +105,7 @@ def test_poses_and_exact_reversal(
 ) -> None:
     monkeypatch.setattr(episodes_of_mazes, "STEPS", 60)
     env = ["--worldmodels", "lssvwm", "--env", "MemoryMaze-7x7:time_limit=60", "--pose", "--out", str(tmp_path)]
-    main([*env, "--data", "2", "--updates", "2", "--episodes", "1", *SMALL])
+    main([*env, "--data", "2", "--updates", "2", "--episodes", "1", *IN_MAZES])
     (result,) = json.loads((tmp_path / "retention-pose.json").read_text())
     assert result["run"] == "lssvwm-pose-s0" and result["protocol"] == "poses"
     assert result["retrieval"]["model"]["frames"] == 30 and result["reasoning"]["model"]["frames"] == 18
@@ -295,7 +296,8 @@ def test_mazes_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "policy, of",
     [
-        ("waypoints", "MemoryMaze"),
+        ("walks", "MemoryMaze-walks"),
+        ("waypoints", "MemoryMaze-waypoints"),
         ("loops", "MemoryMaze-loops"),
         ("repeated_out_and_back", "MemoryMaze-repeated_out_and_back"),
     ],
@@ -321,11 +323,20 @@ def test_policies_of_mazes_are_refused_elsewhere(tmp_path: Path, capsys: pytest.
 
 
 def test_episodes_of_another_origin_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    add("", 1, "", tmp_path / "episodes" / "MemoryMaze-train")
+    add("", 1, "", tmp_path / "episodes" / "MemoryMaze-walks-train")
     with pytest.raises(SystemExit) as error:
         main(
-            ["--worldmodels", "lssvwm", "--env", "MemoryMaze", "--no-match-parameters", "--out", str(tmp_path), *SMALL]
+            [
+                "--worldmodels",
+                "lssvwm",
+                "--env",
+                "MemoryMaze",
+                "--no-match-parameters",
+                "--out",
+                str(tmp_path),
+                *IN_MAZES,
+            ]
         )
     assert error.value.code == 2
     (said,) = capsys.readouterr().err.splitlines()
-    assert "MemoryMaze-train holds episodes of another origin" in said
+    assert "MemoryMaze-walks-train holds episodes of another origin" in said

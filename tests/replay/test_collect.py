@@ -125,7 +125,7 @@ def test_damaged_settings_are_refused(tmp_path, text):
         ("ObjectRecall", "out_and_back", {}, "'out_and_back' is for Memory Maze"),
         ("MemoryMaze", "out_and_back", {"noise": 0.1}, "takes no noise"),
         ("ObjectRecall", "loops", {}, "'loops' is for Memory Maze, not for ObjectRecall: want 'random' there"),
-        ("MemoryMaze", "loops", {"noise": 0.1}, "policy 'loops' takes no noise: 'waypoints' does"),
+        ("MemoryMaze", "loops", {"noise": 0.1}, "policy 'loops' takes no noise: 'waypoints' and 'walks' do"),
         ("MemoryMaze", "waypoints", {"noise": 1.5}, "0 to 1, not 1.5"),
         ("MemoryMaze", "out_and_back", {"steps": 1}, "at least 2 steps"),
         (
