@@ -26,6 +26,7 @@ from agent.runs.fields import ConfigError
 from eval.arguments import parser, positive
 from eval.bench import environments, history, kernels, peers, remat, scaling, update
 from replay.atomic import write_text_atomically
+from worldmodel.lssvwm_config import LAYER_TYPES
 from worldmodel.ssd import implementation
 
 PRESETS = ("debug", "cpu", "gpu")
@@ -84,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     updates = command("update", update.bench_update, update, "frames/s of one whole update")
     updates.add_argument("--preset", default="cpu", choices=PRESETS)
     updates.add_argument("--size", default="preset", choices=list(update.SIZES), help="parameters, about")
+    updates.add_argument(
+        "--model", default="lssvwm", choices=list(LAYER_TYPES), metavar="NAME", help="a stack of mixers"
+    )
+    words = "learns with the rest, or was taught first"
+    updates.add_argument("--tokenizer", default="joint", choices=["joint", "first"], help=words)
     updates.add_argument("--part", default="all", choices=["all", "model"], help="the world model alone, or all")
     number(updates, "batch", 8, "windows")
     number(updates, "frames", 64, "frames in a window")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import worldmodel
 from agent.runs import presets
 from agent.runs.config import Config
 from agent.runs.fields import replace
@@ -31,7 +32,14 @@ REFERENCE_PEAK = 820e9
 
 
 def bench_update(
-    preset: str = "cpu", repeats: int = 10, batch: int = 8, frames: int = 64, size: str = "preset", part: str = "all"
+    preset: str = "cpu",
+    repeats: int = 10,
+    batch: int = 8,
+    frames: int = 64,
+    size: str = "preset",
+    part: str = "all",
+    model: str = "lssvwm",
+    tokenizer: str = "joint",
 ) -> dict[str, Any]:
     """Times updates on random 64x64x3 windows with 6 actions, in turns with the GEMM peak of the same precision.
 
@@ -40,8 +48,11 @@ def bench_update(
     Args:
         size: a name in SIZES.
         part: `all`, or `model`: the world model alone, no imagination and no agent.
+        model: a stack of mixers, by name.
+        tokenizer: `joint`, or `first`: it was taught before, and stays as it is.
     """
-    config = replace(presets.apply(preset, "image", Config()), SIZES[size])
+    config = presets.apply(preset, "image", Config(worldmodel=worldmodel.find(model)[1]()))
+    config = replace(config, SIZES[size] | {"worldmodel.tokenizer_updates": int(tokenizer == "first")})
     config.replay.batch_size, config.replay.batch_length = batch, frames
     learner = Learner(config, (64, 64, 3), 6)
     arrays, state = random_arrays(batch, frames, (64, 64, 3), 6), learner.model.initial(batch)
@@ -62,6 +73,8 @@ def bench_update(
     modules = (learner.model, learner.agent) if part == "all" else (learner.model,)
     return {
         "preset": preset,
+        "worldmodel": model,
+        "tokenizer": tokenizer,
         "size": size,
         "part": part,
         "window": f"{batch} x {frames}",

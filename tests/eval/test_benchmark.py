@@ -156,6 +156,14 @@ def test_the_metrics_of_an_update_agree_with_each_other(capsys):
     assert "frames_per_s" in capsys.readouterr().out
 
 
+def test_a_tokenizer_that_was_taught_first_costs_less():
+    joint, first = (
+        bench_update("debug", repeats=1, batch=1, frames=16, part="model", model="lssvwm-delta", tokenizer=tokenizer)
+        for tokenizer in ("joint", "first")
+    )
+    assert first["gflop_per_update"] < joint["gflop_per_update"] and first["parameters"] < joint["parameters"]
+
+
 def test_the_peak_is_that_of_a_matrix_product():
     assert 1e9 < gemm_peak(CPU, torch.float32, size=256) < 1e15
 

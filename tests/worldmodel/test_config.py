@@ -33,7 +33,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"cosine_similarity": True, "next_reward": True, "next_latent_scale": 0.0},
         "worldmodel.next_latent_scale above 0",
     ),
-    ({"name": "transformer", "memory_feature": 8}, "read by lssvwm, lssvwm-delta, mamba, mamba-local, gru"),
+    ({"name": "transformer", "memory_feature": 8}, "read by lssvwm, lssvwm-delta, lssvwm-places, mamba, mamba-local, gru"),
 ]
 
 
@@ -92,10 +92,14 @@ def test_a_vector_is_one_token_whatever_the_blocks_are() -> None:
 
 
 DELTA = {"delta_heads", "delta_d_k", "delta_d_v"}
+PLACES = {"place_heads", "place_d_k", "place_values", "place_updates"}
+ELSE = {"latent_width", "open_loop_prefix"}
+"""Read by other choices of an option."""
 
 UNREAD: dict[str, set[str]] = {
     "lssvwm": {"global_frames"},
     "lssvwm-delta": {"global_frames", "expand", "headdim", "d_state", "state_kl_scale"},
+    "lssvwm-places": {"global_frames"},
     "mamba": {"blocks", "local", "local_frames", "global_frames", "n_heads"},
     "transformer": {
         "blocks",
@@ -115,9 +119,18 @@ UNREAD: dict[str, set[str]] = {
 @pytest.mark.parametrize("name", UNREAD)
 def test_what_a_stack_does_not_read(name: str) -> None:
     unread = LSSVWMConfig(name=name, next_reward=True).unread()
-    assert unread - {"pretrained"} == UNREAD[name] | (DELTA if name != "lssvwm-delta" else set())
+    others = (DELTA if name != "lssvwm-delta" else set()) | (PLACES if name != "lssvwm-places" else set())
+    assert unread - {"pretrained"} == UNREAD[name] | others | ELSE
     assert ("pretrained" in unread) == ("flat_scan" not in LAYER_TYPES[name] and "block_scan" not in LAYER_TYPES[name])
     assert LSSVWMConfig(name=name).unread() == unread | {"cosine_similarity", "next_reward_scale"}
+
+
+def test_what_depends_on_latents_and_tokenizer() -> None:
+    read = LSSVWMConfig().unread()
+    continuous = LSSVWMConfig(latents="continuous").unread()
+    assert continuous - read == {"num_categoricals", "num_classes", "unimix"} and read - continuous == {"latent_width"}
+    first = LSSVWMConfig(tokenizer_updates=9).unread() - read
+    assert first == {"detach_latents", "reconstruction_scale", "perceptual_scale", "representation_scale"}
 
 
 def test_what_an_rssm_does_not_read() -> None:

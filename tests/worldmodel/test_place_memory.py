@@ -111,6 +111,7 @@ def test_a_place_come_back_to_reads_what_was_written_there() -> None:
         places.beta.weight.zero_()
         places.beta.bias.fill_(50.0)
         places.mix.fill_(1.0)
+        places.correction[-1].weight.zero_()
         z = torch.randn(1, 4, TOKENS, WIDTH).double()
         z[:, 0] = 0
         action = torch.cat([torch.zeros(1, ACTIONS).double(), one_hot([0, 1, 2])]).unsqueeze(0)
