@@ -70,7 +70,7 @@ class LSSVWM(WorldModel):
         self.backbone = Backbone(
             self.latent_width, actions, self.tokens, config.d_model, layers, config.mlp_ratio, places
         )
-        self.prior = self._prior_head()
+        self.prior = self._prior_head(zero=places is not None)  # at first what a place memory expects
         self.next_prior = self._prior_head() if config.next_latent_scale else None
         self.twohot = TwoHot()
         self.reward_head = TokenMLP(self.tokens, self.feature_width, len(self.twohot.bins), config.hidden)
@@ -95,9 +95,13 @@ class LSSVWM(WorldModel):
             )
         return CategoricalLatents(config.num_categoricals // self.tokens, config.num_classes, config.unimix)
 
-    def _prior_head(self) -> nn.Sequential:
+    def _prior_head(self, zero: bool = False) -> nn.Sequential:
         width = self.config.d_model
-        return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, self.latents.prior_width))
+        out = nn.Linear(width, self.latents.prior_width)
+        if zero:
+            nn.init.zeros_(out.weight)
+            nn.init.zeros_(out.bias)
+        return nn.Sequential(nn.Linear(width, width), nn.SiLU(), out)
 
     def _layers(self, grid: tuple[int, int]) -> list[list[Mixer]]:
         c = self.config
