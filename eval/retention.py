@@ -12,15 +12,21 @@ as it ends, and OUT/retention.json and OUT/retention.png of all.
 
 `python -m eval.retention RUN [RUN ...]` measures runs that are trained already. Options of train_agent.py
 (--worldmodel.blocks 1x1, --replay.curriculum-start 16) go to every model trained; --tag names such a variant.
+
+--decay-scale 0.25 measures each run again with slower decays: A of Mamba-2 and log alpha of the gated delta rule, times
+0.25 (arXiv 2509.19633). What is then remembered for longer was forgotten by decay, the rest lost to drift of the state.
 """
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import envs
 from agent.runs.cli import one_line_errors, parse
@@ -36,7 +42,9 @@ from eval.output import write_json
 from replay import Episode, Replay
 from replay.collect import collect
 from replay.record import RecordingError
+from worldmodel.mamba2 import Mamba2
 from worldmodel.match_parameters import count, match_parameters
+from worldmodel.mixers.delta_memory import GatedDelta
 
 MAZE = {
     "preset": "cpu",
@@ -72,10 +80,12 @@ def main(argv: Sequence[str]) -> None:
     given, options = _arguments(argv)
     with one_line_errors():
         _check_together(given)
-        results = [_measured(run, given) for run in given.runs]
+        scales = dict.fromkeys((1.0, given.decay_scale))
+        results = [_measured(run, given, scale) for run in given.runs for scale in scales]
         for seed in given.seeds:
             for name in given.worldmodels:
-                results.append(_measured(_train(given, options, name, seed), given))
+                run = _train(given, options, name, seed)
+                results += [_measured(run, given, scale) for scale in scales]
     room = recall if "delays" in results[0] else maze
     room.print_table(results)
     write_json(given.out / "retention.json", results)
@@ -111,6 +121,13 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     own.add_argument("--episodes", type=positive, help="held-out episodes (default: 100 a delay, 8 in a maze)")
     own.add_argument(
+        "--decay-scale",
+        type=float,
+        default=1.0,
+        metavar="0.25",
+        help="measure each run a second time with decays times this (default: only as trained)",
+    )
+    own.add_argument(
         "--no-match-parameters",
         dest="match_parameters",
         action="store_false",
@@ -121,6 +138,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     given, options = own.parse_known_args(joined(argv))
     if not given.runs and not given.worldmodels:
         own.error("name runs, or --worldmodels to train")
+    if not 0 < given.decay_scale < math.inf:
+        own.error(f"--decay-scale wants a number above 0, got {given.decay_scale}")
     if given.runs and options:
         own.error(f"{options[0]}: options of train_agent.py go with --worldmodels")
     return given, options
@@ -190,20 +209,26 @@ def _collect(env: str, episodes: int, policy: str, folder: Path, seed: int, step
         raise ConfigError(str(error)) from None
 
 
-def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The run's retention.json, measured where it is missing, or of an earlier checkpoint or other delays."""
+def _measured(run: Path, given: argparse.Namespace, scale: float = 1.0) -> dict[str, Any]:
+    """The run's retention.json, measured where it is missing, or of an earlier checkpoint or other delays.
+
+    With decays times another `scale`, that of retention-decay<scale>.json.
+    """
     config, learner, step = load_run(run)
     _check_env(config.env)
     in_maze = _is_maze(config.env)
     wanted: dict[str, Any] = {"step": step, "episodes": given.episodes or (8 if in_maze else 100)}
     wanted |= {"stretch": maze.STRETCH} if in_maze else {"delays": given.delays}
     label = re.sub(r"-s\d+$", "", run.name) or run.name  # what a run's seeds have in common
-    named = {"run": run.name, "label": label}
-    path = run / "retention.json"
+    suffix = "" if scale == 1 else f"-decay{scale:g}"
+    named = {"run": run.name + suffix, "label": label + suffix}
+    path = run / f"retention{suffix}.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if all(stored.get(name) == value for name, value in wanted.items()):
             return stored | named
+    if scale != 1:
+        _scale_decays(learner.model, scale)
     result = {
         **named,
         "worldmodel": config.worldmodel.name,
@@ -220,6 +245,15 @@ def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
         result["retention"] = measured
     write_json(path, result)
     return result
+
+
+def _scale_decays(model: torch.nn.Module, scale: float) -> None:
+    """Raises ConfigError where the model has no layer whose decay it can scale."""
+    layers = [module for module in model.modules() if isinstance(module, Mamba2 | GatedDelta)]
+    if not layers:
+        raise ConfigError("--decay-scale is of the scans of Mamba-2 and of the gated delta rule: the model has neither")
+    for layer in layers:
+        layer.decay_scale = scale
 
 
 def _in_maze(learner: Learner, env: str, episodes: int, folder: Path) -> dict[str, Any]:

@@ -88,6 +88,12 @@ class LSSVWMConfig:
     """Width of a delta memory's keys, in each head."""
     delta_d_v: int = 32
     """Width of a delta memory's values, in each head."""
+    normalised_scan: bool = False
+    """Normalise B and C of a Mamba-2 scan, in SiLU's place (Mamba-3, arXiv 2603.15569)."""
+    slow_heads: float = 0.0
+    """Share of a Mamba-2 scan's heads whose time constants stay at 512 frames or more, whatever is learnt."""
+    state_passing: float = 0.0
+    """Share of episode starts in training at which memory goes on from the sequence before (arXiv 2507.02782)."""
     local: Literal["attention", "conv"] = "attention"
     """Form of the local mixer: dense attention, or a causal depthwise convolution over the same frames."""
     local_frames: int = 4
@@ -128,11 +134,12 @@ class LSSVWMConfig:
     """Scale of the pull of scan states toward a standard normal."""
 
     def __post_init__(self) -> None:
+        shares = {"open_loop_prob", "slow_heads", "state_passing", "unimix"}
         check_numbers(
             "worldmodel",
             self,
-            may_be_zero={"remat_frames", "open_loop_prob", "memory_feature", "unimix", "free_nats"},
-            at_most_one={"open_loop_prob", "unimix"},
+            may_be_zero={"remat_frames", "memory_feature", "free_nats"} | shares,
+            at_most_one=shares,
         )
         for error in self._errors():
             raise ValueError(error)
@@ -163,6 +170,8 @@ class LSSVWMConfig:
             yield f"worldmodel.d_state ({self.d_state}) must be even for s5: its states come in conjugate pairs"
         if "block_delta" in mixers and self.delta_heads % 2:
             yield f"worldmodel.delta_heads ({self.delta_heads}) must be even: half of the heads decay"
+        if self.pretrained and (self.normalised_scan or self.slow_heads):
+            yield "worldmodel.pretrained is of plain Mamba-2: want no worldmodel.normalised_scan and no slow_heads"
         if round(self.mlp_ratio * self.d_model) < 1:
             yield (
                 f"worldmodel.mlp_ratio * worldmodel.d_model ({self.mlp_ratio} * {self.d_model}) must come to 1 unit "
@@ -184,7 +193,6 @@ class LSSVWMConfig:
         attention = "global_attention" in mixers or ("local_attention" in mixers and self.local == "attention")
         readers = {
             "blocks": bool(BLOCKS & mixers),
-            "pretrained": bool(MAMBA_2 & mixers),
             "local": "local_attention" in mixers,
             "local_frames": "local_attention" in mixers,
             "global_frames": "global_attention" in mixers,
@@ -193,6 +201,7 @@ class LSSVWMConfig:
             "cosine_similarity": self.next_reward,
             "next_reward_scale": self.next_reward,
         }
+        readers |= dict.fromkeys(("pretrained", "normalised_scan", "slow_heads"), bool(MAMBA_2 & mixers))
         readers |= dict.fromkeys(("delta_heads", "delta_d_k", "delta_d_v"), "block_delta" in mixers)
         readers |= dict.fromkeys(("expand", "headdim", "d_state", "state_kl_scale"), bool(SCANS & mixers))
         return {name for name, read in readers.items() if not read}

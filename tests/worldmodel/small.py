@@ -48,12 +48,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "next-reward": {"next_reward": True},
     "cosine": {"next_reward": True, "cosine_similarity": True, "next_latent_scale": 0.5},
     "memory": {"memory_feature": 6},
+    "long": {"normalised_scan": True, "slow_heads": 0.5, "state_passing": 0.5},
 }
 """Options of a world model by a word after its name."""
 
 VARIANTS = [
     *(f"{name} conv" for name in ("lssvwm", "mamba-local", "local", "gru", "s5")),
     *(f"{name} {option}" for name in ("lssvwm", "transformer", "rssm") for option in ("next-reward", "cosine")),
+    *(f"{name} long" for name in ("lssvwm", "mamba")),
     *(f"{name} memory" for name in ("lssvwm", "gru", "s5", "mamba")),
 ]
 """World models with options, which the conformance suite checks too; `small_model` takes these names."""

@@ -26,6 +26,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"remat_frames": 24}, "worldmodel.remat_frames (24) must be 0 or a multiple of worldmodel.state_interval (16)"),
     ({"layers": 0}, "worldmodel.layers must be more than zero, got 0"),
     ({"unimix": 1.5}, "worldmodel.unimix is a share: at most 1, got 1.5"),
+    ({"slow_heads": 1.5}, "worldmodel.slow_heads is a share: at most 1, got 1.5"),
+    ({"state_passing": -0.5}, "worldmodel.state_passing must be zero or more, got -0.5"),
+    ({"slow_heads": 0.5, "pretrained": "a.safetensors"}, "worldmodel.pretrained is of plain Mamba-2"),
     ({"open_loop_prob": -0.1}, "worldmodel.open_loop_prob must be zero or more, got -0.1"),
     ({"reward_scale": float("nan")}, "worldmodel.reward_scale must be finite, got nan"),
     ({"cosine_similarity": True}, "worldmodel.cosine_similarity needs worldmodel.next_reward True"),
@@ -91,6 +94,7 @@ def test_a_vector_is_one_token_whatever_the_blocks_are() -> None:
     assert make(config, SHAPES["vector"], ACTIONS).tokens == 1
 
 
+MAMBA_2 = {"pretrained", "normalised_scan", "slow_heads"}
 DELTA = {"delta_heads", "delta_d_k", "delta_d_v"}
 
 UNREAD: dict[str, set[str]] = {
@@ -115,8 +119,9 @@ UNREAD: dict[str, set[str]] = {
 @pytest.mark.parametrize("name", UNREAD)
 def test_what_a_stack_does_not_read(name: str) -> None:
     unread = LSSVWMConfig(name=name, next_reward=True).unread()
-    assert unread - {"pretrained"} == UNREAD[name] | (DELTA if name != "lssvwm-delta" else set())
-    assert ("pretrained" in unread) == ("flat_scan" not in LAYER_TYPES[name] and "block_scan" not in LAYER_TYPES[name])
+    assert unread - MAMBA_2 == UNREAD[name] | (DELTA if name != "lssvwm-delta" else set())
+    without = "flat_scan" not in LAYER_TYPES[name] and "block_scan" not in LAYER_TYPES[name]
+    assert unread & MAMBA_2 == (MAMBA_2 if without else set())
     assert LSSVWMConfig(name=name).unread() == unread | {"cosine_similarity", "next_reward_scale"}
 
 

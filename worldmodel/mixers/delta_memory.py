@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from worldmodel import cpu
 from worldmodel.boundaries import boundaries, convolve_masked, last_inputs
-from worldmodel.mamba2 import chunk_length
+from worldmodel.mamba2 import SLOW_FRAMES, chunk_length
 from worldmodel.mixers.blocks import BlockMixer
 from worldmodel.norm import RMSNorm
 
 LONGEST_CHUNK = 32
 """Positions of a chunk at most. Products inside a chunk grow with it; passes over the state become fewer."""
 
-DECAY_FRAMES = 4.0, 8192.0
+DECAY_FRAMES = 4.0, SLOW_FRAMES[1]
 """Time constants of the heads with decay at first: the shortest, the longest. None ever exceeds twice the longest."""
 
 EPS = 1e-6
@@ -68,6 +68,9 @@ class GatedDelta(nn.Module):
 
     Memory: `fast_weights` (b, H, d_k, d_v), and `conv` (b, W - 1, channels), the last inputs of the convolution.
     """
+
+    decay_scale = 1.0
+    """Factor of the decays' logarithms; see `Mamba2`."""
 
     def __init__(self, width: int, heads: int, d_k: int, d_v: int, d_conv: int, positions: int, chunk: int):
         """
@@ -115,7 +118,7 @@ class GatedDelta(nn.Module):
         wide = self.beta_bias.dtype
         beta = torch.sigmoid(beta.to(wide) + self.beta_bias)  # (b, L, H)
         rate = F.softplus(rate.to(wide) + self.decay_bias) + 0.5 / DECAY_FRAMES[1]  # (b, L, H / 2), of a frame
-        decay = F.pad(-rate / self.positions, (0, H // 2))  # (b, L, H)
+        decay = F.pad(-rate * self.decay_scale / self.positions, (0, H // 2))  # (b, L, H)
         y, memories["fast_weights"] = gated_delta_rule(
             q, k, v, beta, decay, memory["fast_weights"], reset, save_every, self.chunk
         )
