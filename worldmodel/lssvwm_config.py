@@ -91,7 +91,7 @@ class LSSVWMConfig:
     normalised_scan: bool = False
     """Normalise B and C of a Mamba-2 scan, in SiLU's place (Mamba-3, arXiv 2603.15569)."""
     slow_heads: float = 0.0
-    """Share of a Mamba-2 scan's heads whose time constants stay at 512 frames or more, whatever is learnt."""
+    """Share of a Mamba-2 scan's heads whose time constants are gated between 1/4 and 8,192 frames."""
     state_passing: float = 0.0
     """Share of episode starts in training at which memory goes on from the sequence before (arXiv 2507.02782)."""
     local: Literal["attention", "conv"] = "attention"

@@ -21,16 +21,17 @@ from worldmodel.ssd import longest_chunk, scan
 
 D_CONV = 4
 
-SLOW_FRAMES = 512.0, 8192.0
-"""Time constants, in frames, of the slow heads that write at each position: the shortest, the longest."""
+SLOW_FRAMES = 0.25, 8192.0
+"""Time constants of the slow heads, in frames: the shortest, the longest."""
 
 
 class Mamba2(nn.Module):
     """(b, L, D) -> (b, L, D), causal, from a given memory and with resets.
 
     Two options beyond Mamba-2. `normalised`: the convolution's B and C pass through an RMSNorm in SiLU's place, as in
-    Mamba-3 (arXiv 2603.15569). `slow`: so many heads, the last ones, are bounded: over a frame dt comes to less than 1
-    and 1 / -A is within `SLOW_FRAMES`, so that no weights make them forget sooner.
+    Mamba-3 (arXiv 2603.15569). `slow`: so many heads, the last ones, have A = -1 and a dt whose logarithm a sigmoid
+    interpolates, such that the time constant, 1 / dt, is within `SLOW_FRAMES`. All but shut, that gate holds what was
+    written for thousands of frames, where softplus would have to learn an input of -9; open, it overwrites at once.
     """
 
     decay_scale = 1.0
@@ -60,12 +61,11 @@ class Mamba2(nn.Module):
         forget = torch.logspace(math.log10(4.0), math.log10(256.0), self.heads) * positions
         dt = torch.exp((torch.rand(self.heads) - 1) * math.log(10.0)) / positions
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
-        self.A_log = nn.Parameter(-(forget * dt).log())
-        if slow:  # sigmoid(dt_bias) = 1 - exp(-dt), dt of a frame; time constants evenly by the logarithm
-            with torch.no_grad():
-                step = dt[-slow:] * positions
-                self.dt_bias[-slow:] = step + torch.log(-torch.expm1(-step))
-                self.A_log[-slow:] = torch.logit((torch.arange(slow) + 0.5) / slow)
+        self.A_log = nn.Parameter(-(forget * dt).log()[: self.heads - slow])
+        if slow:  # time constants of 16 to 256 frames at first
+            shortest, longest = SLOW_FRAMES
+            open_share = 1 - (torch.logspace(4, 8, slow, 2.0) / shortest).log() / math.log(longest / shortest)
+            self.dt_bias.data[-slow:] = torch.logit(open_share)
         self.B_norm = RMSNorm(state, eps=1e-5) if normalised else None
         self.C_norm = RMSNorm(state, eps=1e-5) if normalised else None
         self.D = nn.Parameter(torch.ones(self.heads))
@@ -122,15 +122,13 @@ class Mamba2(nn.Module):
         if not self.slow:
             return F.softplus(dt)
         fast, slow = dt.split([self.heads - self.slow, self.slow], -1)
-        return torch.cat([F.softplus(fast), slow.sigmoid() / self.positions], -1)
+        shortest, longest = SLOW_FRAMES
+        step = torch.exp(slow.sigmoid() * math.log(longest / shortest)) / longest  # of a frame
+        return torch.cat([F.softplus(fast), step / self.positions], -1)
 
     def _decays(self) -> Tensor:
         """A (H,), negative."""
-        if not self.slow:
-            return -self.A_log.exp()
-        fast, slow = self.A_log.split([self.heads - self.slow, self.slow])
-        shortest, longest = SLOW_FRAMES
-        return -torch.cat([fast.exp(), (shortest / longest) ** slow.sigmoid() / shortest])
+        return F.pad(-self.A_log.exp(), (0, self.slow), value=-1.0) if self.slow else -self.A_log.exp()
 
     def _convolve(self, past: Tensor, segment: Tensor) -> Tensor:
         """Causal depthwise convolution in which no tap reaches over a reset. -> (b, L, I + 2S)"""

@@ -14,7 +14,7 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from tests.worldmodel.small import assert_close, shake
 from worldmodel.boundaries import boundaries, gather_boundaries
-from worldmodel.mamba2 import D_CONV, SLOW_FRAMES, Mamba2, chunk_length
+from worldmodel.mamba2 import D_CONV, Mamba2, chunk_length
 
 WIDTH, EXPAND, HEAD_WIDTH, STATE = 16, 2, 8, 6
 
@@ -220,9 +220,8 @@ def by_hand(module: Mamba2, u: Tensor) -> Tensor:
             if h < H - module.slow:
                 dt, A = math.log1p(math.exp(step)), -math.exp(module.A_log[h])
             else:
-                dt = 1 / (1 + math.exp(-step)) / positions
-                share = 1 / (1 + math.exp(-module.A_log[h]))
-                A = -1 / math.exp(math.log(512) + share * math.log(16))
+                share = 1 / (1 + math.exp(-step))
+                dt, A = (1 / 8192) ** (1 - share) * 4**share / positions, -1.0
             state[h] = math.exp(dt * A * module.decay_scale) * state[h] + dt * torch.outer(heads[h], B)
             read.append(state[h] @ C + module.D[h] * heads[h])
         y = torch.cat(read) * silu(z)
@@ -243,29 +242,34 @@ def test_options_against_a_recurrence_by_hand(options: dict[str, Any], positions
 
 
 def test_without_options_nothing_is_drawn_or_named_otherwise() -> None:
-    plain, both = layer(), layer(normalised=True, slow=2)
+    torch.manual_seed(0)
+    plain = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE)
+    torch.manual_seed(0)
+    both = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE, normalised=True, slow=2)
     assert set(both.state_dict()) - set(plain.state_dict()) == {"B_norm.weight", "C_norm.weight"}
-    assert torch.equal(plain.in_proj.weight, both.in_proj.weight) and torch.equal(plain.D, both.D)
+    assert torch.equal(plain.in_proj.weight, both.in_proj.weight) and torch.equal(plain.A_log[:2], both.A_log)
 
 
-@pytest.mark.parametrize("weights", [-30.0, 0.0, 30.0])
+@pytest.mark.parametrize("weights, frames", [(-30.0, 8192.0), (30.0, 0.25)])
 @torch.no_grad()
-def test_slow_heads_hold_whatever_is_learnt(weights: float) -> None:
-    """And forget in the end, where they write at each position."""
+def test_time_constants_of_slow_heads_have_bounds(weights: float, frames: float) -> None:
     module = layer(slow=2, positions=4)
-    for name in ("A_log", "dt_bias"):
-        module.get_parameter(name).fill_(weights)
-    frames = 16
-    u = noise(2, frames * 4)
+    module.dt_bias.fill_(weights)
+    u = noise(2, 8)
     full = lived(module, 2)
     full["ssm"] += 1
     empty = full.clone()
     empty["ssm"] = torch.zeros_like(full["ssm"])
-    after = [module(u, m, never(2, frames * 4), frames * 4)[1]["ssm"][:, -1] for m in (full, empty)]
-    left = ((after[0] - after[1]) / full["ssm"])[:, -2:]
-    assert left.min() >= math.exp(-frames / SLOW_FRAMES[0]) and left.max() <= 1 + 1e-9
-    if weights > 0:
-        torch.testing.assert_close(left, torch.full_like(left, math.exp(-frames / SLOW_FRAMES[1])), atol=1e-3, rtol=0)
+    after = [module(u, memory, never(2, 8), 8)[1]["ssm"][:, -1, -2:] for memory in (full, empty)]
+    left = (after[0] - after[1]) / full["ssm"][:, -2:]  # after two frames
+    torch.testing.assert_close(left, torch.full_like(left, math.exp(-2 / frames)), rtol=1e-6, atol=1e-12)
+
+
+def test_slow_heads_start_between_16_and_256_frames() -> None:
+    module = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE, positions=4, slow=3)
+    constants = 1 / (4 * module._steps(module.dt_bias)[-3:])
+    torch.testing.assert_close(constants, torch.tensor([16.0, 64.0, 256.0]), rtol=1e-4, atol=0)
+    assert module._decays()[-3:].tolist() == [-1, -1, -1]
 
 
 @torch.no_grad()
