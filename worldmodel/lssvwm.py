@@ -86,14 +86,18 @@ class LSSVWM(WorldModel):
         blocks = c.blocks if grid != (1, 1) else ((1, 1),)
 
         scan = (c.expand, c.headdim, c.d_state)
-        mamba2 = (*scan, c.normalised_scan, c.slow_heads)
+        long = (c.normalised_scan, c.slow_heads)
+        mamba2 = (*scan, *long)
+        delta = (c.delta_heads, c.delta_d_k, c.delta_d_v)
         local: dict[str, Callable[[], Mixer]] = {
             "attention": lambda: LocalAttention(c.d_model, self.tokens, c.local_frames, c.n_heads),
             "conv": lambda: CausalConv(c.d_model, grid, c.local_frames),
         }
         mixers: dict[str, Callable[[tuple[int, int]], Mixer]] = {
             "block_scan": lambda block: BlockSSM(c.d_model, grid, block, *mamba2),
-            "block_delta": lambda block: DeltaMemory(c.d_model, grid, block, c.delta_heads, c.delta_d_k, c.delta_d_v),
+            "block_delta": lambda block: DeltaMemory(
+                c.d_model, grid, block, *delta, normalised=long[0], slow_heads=long[1]
+            ),
             "flat_scan": lambda _: BlockSSM(c.d_model, grid, grid, *mamba2),
             "gru": lambda _: GRU(c.d_model, self.tokens),
             "s5": lambda _: S5(c.d_model, self.tokens, *scan),

@@ -89,9 +89,9 @@ class LSSVWMConfig:
     delta_d_v: int = 32
     """Width of a delta memory's values, in each head."""
     normalised_scan: bool = False
-    """Normalise B and C of a Mamba-2 scan, in SiLU's place (Mamba-3, arXiv 2603.15569)."""
+    """Normalise B and C of Mamba-2, keys and queries of delta memories, in SiLU's place (Mamba-3, arXiv 2603.15569)."""
     slow_heads: float = 0.0
-    """Share of a Mamba-2 scan's heads whose time constants are gated between 1/4 and 8,192 frames."""
+    """Share of the heads of Mamba-2 and of delta memories that a gate can shut for thousands of frames."""
     state_passing: float = 0.0
     """Share of episode starts in training at which memory goes on from the sequence before (arXiv 2507.02782)."""
     local: Literal["attention", "conv"] = "attention"
@@ -193,6 +193,7 @@ class LSSVWMConfig:
         attention = "global_attention" in mixers or ("local_attention" in mixers and self.local == "attention")
         readers = {
             "blocks": bool(BLOCKS & mixers),
+            "pretrained": bool(MAMBA_2 & mixers),
             "local": "local_attention" in mixers,
             "local_frames": "local_attention" in mixers,
             "global_frames": "global_attention" in mixers,
@@ -201,7 +202,7 @@ class LSSVWMConfig:
             "cosine_similarity": self.next_reward,
             "next_reward_scale": self.next_reward,
         }
-        readers |= dict.fromkeys(("pretrained", "normalised_scan", "slow_heads"), bool(MAMBA_2 & mixers))
+        readers |= dict.fromkeys(("normalised_scan", "slow_heads"), bool((MAMBA_2 | {"block_delta"}) & mixers))
         readers |= dict.fromkeys(("delta_heads", "delta_d_k", "delta_d_v"), "block_delta" in mixers)
         readers |= dict.fromkeys(("expand", "headdim", "d_state", "state_kl_scale"), bool(SCANS & mixers))
         return {name for name, read in readers.items() if not read}

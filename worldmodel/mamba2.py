@@ -122,9 +122,7 @@ class Mamba2(nn.Module):
         if not self.slow:
             return F.softplus(dt)
         fast, slow = dt.split([self.heads - self.slow, self.slow], -1)
-        shortest, longest = SLOW_FRAMES
-        step = torch.exp(slow.sigmoid() * math.log(longest / shortest)) / longest  # of a frame
-        return torch.cat([F.softplus(fast), step / self.positions], -1)
+        return torch.cat([F.softplus(fast), slow_gate(slow, *SLOW_FRAMES) / self.positions], -1)
 
     def _decays(self) -> Tensor:
         """A (H,), negative."""
@@ -135,6 +133,11 @@ class Mamba2(nn.Module):
         assert self.conv1d.bias is not None
         weight, bias = self.conv1d.weight.squeeze(1).to(past.dtype), self.conv1d.bias.to(past.dtype)
         return (convolve_masked if past.is_cuda else cpu.convolve)(past, weight.T, bias, segment)
+
+
+def slow_gate(x: Tensor, shortest: float, longest: float) -> Tensor:
+    """What a sigmoid interpolates by the logarithm: 1 / longest where it is shut, 1 / shortest where it is open."""
+    return torch.exp(x.sigmoid() * math.log(longest / shortest)) / longest
 
 
 def _scan_blocks(

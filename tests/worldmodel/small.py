@@ -55,7 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 VARIANTS = [
     *(f"{name} conv" for name in ("lssvwm", "mamba-local", "local", "gru", "s5")),
     *(f"{name} {option}" for name in ("lssvwm", "transformer", "rssm") for option in ("next-reward", "cosine")),
-    *(f"{name} long" for name in ("lssvwm", "mamba")),
+    *(f"{name} long" for name in ("lssvwm", "lssvwm-delta", "mamba")),
     *(f"{name} memory" for name in ("lssvwm", "gru", "s5", "mamba")),
 ]
 """World models with options, which the conformance suite checks too; `small_model` takes these names."""
