@@ -15,15 +15,21 @@ names of these files say so: no figure replaces that of another measurement.
 
 `python -m eval.retention RUN [RUN ...]` measures runs that are trained already. Options of train_agent.py
 (--worldmodel.blocks 1x1, --replay.curriculum-start 16) go to every model trained; --tag names such a variant.
+
+--decay-scale 0.25 measures each run again with slower decays: A of Mamba-2 and log alpha of the gated delta rule, times
+0.25 (arXiv 2509.19633). What is then remembered for longer was forgotten by decay, the rest lost to drift of the state.
 """
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import envs
 from agent.runs.checkpoint import CheckpointError
@@ -41,7 +47,9 @@ from eval.memory.episodes import check_fit, collected, held_out, recorded
 from eval.memory.tasks import PROTOCOLS, SECOND_HALF
 from eval.output import write_json
 from replay import Episode, Replay
+from worldmodel.mamba2 import Mamba2
 from worldmodel.match_parameters import count, match_parameters
+from worldmodel.mixers.delta_memory import GatedDelta
 
 BOTH = {
     "preset": "cpu",
@@ -83,10 +91,12 @@ def main(argv: Sequence[str]) -> None:
     given, options = _arguments(argv)
     with one_line_errors():
         _check_together(given)
-        results = [_measured(run, given) for run in given.runs]
+        scales = dict.fromkeys((1.0, given.decay_scale))
+        results = [_measured(run, given, scale) for run in given.runs for scale in scales]
         for seed in given.seeds:
             for name in given.worldmodels:
-                results.append(_measured(_train(given, options, name, seed), given))
+                run = _train(given, options, name, seed)
+                results += [_measured(run, given, scale) for scale in scales]
     room = recall if "delays" in results[0] else maze_report
     room.print_table(results)
     table, figure = (given.out / f"{_stem(given)}.{suffix}" for suffix in ("json", "png"))
@@ -141,6 +151,13 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="in mazes: poses for actions, in training and measurement, and exact reversal (arXiv 2505.20171)",
     )
     own.add_argument(
+        "--decay-scale",
+        type=float,
+        default=1.0,
+        metavar="0.25",
+        help="measure each run a second time with decays times this (default: only as trained)",
+    )
+    own.add_argument(
         "--no-match-parameters",
         dest="match_parameters",
         action="store_false",
@@ -151,6 +168,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     given, options = own.parse_known_args(joined(argv))
     if not given.runs and not given.worldmodels:
         own.error("name runs, or --worldmodels to train")
+    if not 0 < given.decay_scale < math.inf:
+        own.error(f"--decay-scale wants a number above 0, got {given.decay_scale}")
     if given.runs and options:
         own.error(f"{options[0]}: options of train_agent.py go with --worldmodels")
     if given.test_env and given.test_data:
@@ -234,20 +253,26 @@ def _episodes(env: str, given: argparse.Namespace) -> tuple[Path, Path]:
     return train, val
 
 
-def _measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The run's results, measured where they are missing, or of an earlier checkpoint or other tasks or delays."""
+def _measured(run: Path, given: argparse.Namespace, scale: float = 1.0) -> dict[str, Any]:
+    """The run's results, measured where they are missing, or of an earlier checkpoint or other tasks or delays.
+
+    With decays times another `scale`, those of retention-decay<scale>.json.
+    """
     config, learner, step = _load(run, given.pose)
     _check_env(config.env)
     in_maze = _is_maze(config.env)
     wanted: dict[str, Any] = {"step": step, "episodes": given.episodes or (8 if in_maze else 100)}
     wanted |= _wanted_in_maze(config.env, given) if in_maze else {"delays": given.delays}
     label = re.sub(r"-s\d+$", "", run.name) or run.name  # what a run's seeds have in common
-    named = {"run": run.name, "label": label}
-    path = run / f"{_stem(given)}.json"
+    suffix = "" if scale == 1 else f"-decay{scale:g}"
+    named = {"run": run.name + suffix, "label": label + suffix}
+    path = run / f"{_stem(given)}{suffix}.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if all(stored.get(name) == value for name, value in wanted.items()):
             return stored | named
+    if scale != 1:
+        _scale_decays(learner.model, scale)
     result = {
         **named,
         "worldmodel": config.worldmodel.name,
@@ -275,6 +300,15 @@ def _load(run: Path, with_poses: bool) -> tuple[Config, Learner, int]:
             raise
         trained = "without --pose" if with_poses else "with --pose"
         raise CheckpointError(f"{run}: {error} (a run trained {trained} is measured {trained})") from None
+
+
+def _scale_decays(model: torch.nn.Module, scale: float) -> None:
+    """Raises ConfigError where the model has no layer whose decay it can scale."""
+    layers = [module for module in model.modules() if isinstance(module, Mamba2 | GatedDelta)]
+    if not layers:
+        raise ConfigError("--decay-scale is of the scans of Mamba-2 and of the gated delta rule: the model has neither")
+    for layer in layers:
+        layer.decay_scale = scale
 
 
 def _wanted_in_maze(env: str, given: argparse.Namespace) -> dict[str, Any]:

@@ -109,14 +109,19 @@ class LSSVWM(WorldModel):
         blocks = c.blocks if grid != (1, 1) else ((1, 1),)
 
         scan = (c.expand, c.headdim, c.d_state)
+        long = (c.normalised_scan, c.slow_heads)
+        mamba2 = (*scan, *long)
+        delta = (c.delta_heads, c.delta_d_k, c.delta_d_v)
         local: dict[str, Callable[[], Mixer]] = {
             "attention": lambda: LocalAttention(c.d_model, self.tokens, c.local_frames, c.n_heads),
             "conv": lambda: CausalConv(c.d_model, grid, c.local_frames),
         }
         mixers: dict[str, Callable[[tuple[int, int]], Mixer]] = {
-            "block_scan": lambda block: BlockSSM(c.d_model, grid, block, *scan),
-            "block_delta": lambda block: DeltaMemory(c.d_model, grid, block, c.delta_heads, c.delta_d_k, c.delta_d_v),
-            "flat_scan": lambda _: BlockSSM(c.d_model, grid, grid, *scan),
+            "block_scan": lambda block: BlockSSM(c.d_model, grid, block, *mamba2),
+            "block_delta": lambda block: DeltaMemory(
+                c.d_model, grid, block, *delta, normalised=long[0], slow_heads=long[1]
+            ),
+            "flat_scan": lambda _: BlockSSM(c.d_model, grid, grid, *mamba2),
             "gru": lambda _: GRU(c.d_model, self.tokens),
             "s5": lambda _: S5(c.d_model, self.tokens, *scan),
             "local_attention": lambda _: local[c.local](),
@@ -163,9 +168,18 @@ class LSSVWM(WorldModel):
         return posterior, self.latents.draw(posterior, sample).to(out.dtype)
 
     def _observe(
-        self, batch: SequenceBatch, state: State, posterior: Tensor, z: Tensor, observed: Tensor | None = None
+        self,
+        batch: SequenceBatch,
+        state: State,
+        posterior: Tensor,
+        z: Tensor,
+        observed: Tensor | None = None,
+        reset: Tensor | None = None,
     ) -> ObservedWindow:
-        """Memory reads the latents; where `observed` (B, T) is false it does not read those of the frame before."""
+        """Memory reads the latents; where `observed` (B, T) is false it does not read those of the frame before.
+
+        Memory is forgotten where `reset` (B, T) is true, by default at each first row.
+        """
         config = self.config
         state = reset_nonfinite(state, batch.is_first[:, 0])
         first = batch.is_first.unsqueeze(-1)  # (B, T, 1); nothing before a first row is an input to it
@@ -177,7 +191,13 @@ class LSSVWM(WorldModel):
         # features read the memory of every frame, States that of the boundaries
         interval = 1 if self.memory_feature is not None else config.state_interval
         h, expected, memories = remat_backbone(
-            self.backbone, previous, action, state["memory"], batch.is_first, interval, config.remat_frames
+            self.backbone,
+            previous,
+            action,
+            state["memory"],
+            batch.is_first if reset is None else reset,
+            interval,
+            config.remat_frames,
         )
         frames = {"h": h.to(z.dtype), "z": z}
         next_prior = self._next_prior(frames["h"])
@@ -206,6 +226,17 @@ class LSSVWM(WorldModel):
         least = self.config.open_loop_prefix
         prefix = (least + (1 - least) * draw[1]) * T
         return (draw[0] >= self.config.open_loop_prob) | (torch.arange(1, T + 1, device=draw.device) <= prefix)
+
+    def _resets(self, batch: SequenceBatch) -> Tensor:
+        """(B, T): rows at which memory is forgotten; in training not at `state_passing` of the first rows.
+
+        There memory goes on from the sequence's earlier episode, and only the latents of its last frame are hidden
+        (state passing: Ruiz & Gu 2025, arXiv 2507.02782).
+        """
+        if not (self.training and self.config.state_passing):
+            return batch.is_first
+        draw = torch.rand(batch.batch_size, device=batch.is_first.device)
+        return batch.is_first & (draw >= self.config.state_passing)
 
     def _next_prior(self, h: Tensor) -> Tensor | None:
         """Distribution of the next frame's latents (..., N, ...), where the model has a prior of them."""
@@ -254,7 +285,8 @@ class LSSVWM(WorldModel):
             self.tokenizer.update(batch.observation)
         posterior, z = self._encode(batch, sample=True)
         observed = self._observed_prefix(batch)
-        window = self._observe(batch, state, posterior, z, observed)
+        reset = self._resets(batch)
+        window = self._observe(batch, state, posterior, z, observed, reset)
         feature = window.output.feature
 
         losses, metrics = latent_losses(self.latents, window, batch, self.config.free_nats)
@@ -270,7 +302,7 @@ class LSSVWM(WorldModel):
         output = window.output
         if observed is not None and not observed.all():
             with torch.no_grad():
-                output = self._observe(batch, state, posterior, z).output
+                output = self._observe(batch, state, posterior, z, None, reset).output
         return losses, output, metrics | state_metrics
 
     def _state_loss(self, starts: State) -> tuple[Tensor, dict[str, Tensor]]:

@@ -107,6 +107,12 @@ class LSSVWMConfig:
     place_updates: int = 400
     """Updates that teach a place memory alone, before the world model's, once its integrator is found; it then stays as
     it is. 0: it learns with the rest."""
+    normalised_scan: bool = False
+    """Normalise B and C of Mamba-2, keys and queries of delta memories, in SiLU's place (Mamba-3, arXiv 2603.15569)."""
+    slow_heads: float = 0.0
+    """Share of the heads of Mamba-2 and of delta memories that a gate can shut for thousands of frames."""
+    state_passing: float = 0.0
+    """Share of episode starts in training at which memory goes on from the sequence before (arXiv 2507.02782)."""
     local: Literal["attention", "conv"] = "attention"
     """Form of the local mixer: dense attention, or a causal depthwise convolution over the same frames."""
     local_frames: int = 4
@@ -147,12 +153,12 @@ class LSSVWMConfig:
     """Scale of the pull of scan states toward a standard normal."""
 
     def __post_init__(self) -> None:
+        shares = {"open_loop_prob", "open_loop_prefix", "slow_heads", "state_passing", "unimix"}
         check_numbers(
             "worldmodel",
             self,
-            may_be_zero={"tokenizer_updates", "place_updates", "remat_frames", "open_loop_prob", "open_loop_prefix"}
-            | {"memory_feature", "unimix", "free_nats"},
-            at_most_one={"open_loop_prob", "open_loop_prefix", "unimix"},
+            may_be_zero={"tokenizer_updates", "place_updates", "remat_frames", "memory_feature", "free_nats"} | shares,
+            at_most_one=shares,
         )
         for error in self._errors():
             raise ValueError(error)
@@ -185,6 +191,8 @@ class LSSVWMConfig:
             yield f"worldmodel.delta_heads ({self.delta_heads}) must be even: half of the heads decay"
         if "places" in mixers and self.place_d_k % 2:
             yield f"worldmodel.place_d_k ({self.place_d_k}) must be even: a cosine and a sine make a pair"
+        if self.pretrained and (self.normalised_scan or self.slow_heads):
+            yield "worldmodel.pretrained is of plain Mamba-2: want no worldmodel.normalised_scan and no slow_heads"
         if round(self.mlp_ratio * self.d_model) < 1:
             yield (
                 f"worldmodel.mlp_ratio * worldmodel.d_model ({self.mlp_ratio} * {self.d_model}) must come to 1 unit "
@@ -216,6 +224,7 @@ class LSSVWMConfig:
             "cosine_similarity": self.next_reward,
             "next_reward_scale": self.next_reward,
         }
+        readers |= dict.fromkeys(("normalised_scan", "slow_heads"), bool((MAMBA_2 | {"block_delta"}) & mixers))
         readers |= dict.fromkeys(("delta_heads", "delta_d_k", "delta_d_v"), "block_delta" in mixers)
         places = ("place_heads", "place_d_k", "place_values", "place_updates")
         readers |= dict.fromkeys(places, "places" in mixers)

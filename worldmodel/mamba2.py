@@ -21,16 +21,37 @@ from worldmodel.ssd import longest_chunk, scan
 
 D_CONV = 4
 
+SLOW_FRAMES = 0.25, 8192.0
+"""Time constants of the slow heads, in frames: the shortest, the longest."""
+
 
 class Mamba2(nn.Module):
-    """(b, L, D) -> (b, L, D), causal, from a given memory and with resets."""
+    """(b, L, D) -> (b, L, D), causal, from a given memory and with resets.
 
-    def __init__(self, width: int, expand: int = 2, headdim: int = 64, state: int = 128, positions: int = 1):
+    Two options beyond Mamba-2. `normalised`: the convolution's B and C pass through an RMSNorm in SiLU's place, as in
+    Mamba-3 (arXiv 2603.15569). `slow`: so many heads, the last ones, have A = -1 and a dt whose logarithm a sigmoid
+    interpolates, such that the time constant, 1 / dt, is within `SLOW_FRAMES`. All but shut, that gate holds what was
+    written for thousands of frames, where softplus would have to learn an input of -9; open, it overwrites at once.
+    """
+
+    decay_scale = 1.0
+    """Factor of A. Less than 1 in a trained layer tells forgetting from drift (arXiv 2509.19633)."""
+
+    def __init__(
+        self,
+        width: int,
+        expand: int = 2,
+        headdim: int = 64,
+        state: int = 128,
+        positions: int = 1,
+        normalised: bool = False,
+        slow: int = 0,
+    ):
         """`positions` of the sequence make one step of time."""
         super().__init__()
         inner = expand * width
         self.inner, self.headdim, self.state = inner, headdim, state
-        self.heads = inner // headdim
+        self.heads, self.slow, self.positions = inner // headdim, slow, positions
         self.mixed = inner + 2 * state  # channels that the convolution sees: x, B, C
         self.in_proj = nn.Linear(width, inner + self.mixed + self.heads, bias=False)
         self.conv1d = nn.Conv1d(self.mixed, self.mixed, D_CONV, groups=self.mixed)
@@ -40,7 +61,13 @@ class Mamba2(nn.Module):
         forget = torch.logspace(math.log10(4.0), math.log10(256.0), self.heads) * positions
         dt = torch.exp((torch.rand(self.heads) - 1) * math.log(10.0)) / positions
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
-        self.A_log = nn.Parameter(-(forget * dt).log())
+        self.A_log = nn.Parameter(-(forget * dt).log()[: self.heads - slow])
+        if slow:  # time constants of 16 to 256 frames at first
+            shortest, longest = SLOW_FRAMES
+            open_share = 1 - (torch.logspace(4, 8, slow, 2.0) / shortest).log() / math.log(longest / shortest)
+            self.dt_bias.data[-slow:] = torch.logit(open_share)
+        self.B_norm = RMSNorm(state, eps=1e-5) if normalised else None
+        self.C_norm = RMSNorm(state, eps=1e-5) if normalised else None
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = RMSNorm(inner, eps=1e-5)
         self.out_proj = nn.Linear(inner, width, bias=False)
@@ -63,11 +90,11 @@ class Mamba2(nn.Module):
         z, mixed, dt = self.in_proj(u).split([self.inner, self.mixed, self.heads], -1)
         segment = F.pad(reset.cumsum(1), (D_CONV - 1, 0))  # (b, W - 1 + L); what memory holds is segment 0
         past = torch.cat([memory["conv"].to(mixed.dtype), mixed], 1)  # (b, W - 1 + L, I + 2S)
-        x, B, C = F.silu(self._convolve(past, segment)).split([self.inner, self.state, self.state], -1)
+        x, B, C = self._activated(self._convolve(past, segment))
         x = x.unflatten(-1, (self.heads, self.headdim))  # (b, L, H, P)
-        dt = F.softplus(dt.to(self.dt_bias.dtype) + self.dt_bias)  # (b, L, H)
+        dt = self._steps(dt.to(self.dt_bias.dtype) + self.dt_bias)  # (b, L, H)
 
-        y, states = _scan_blocks(x, dt, -self.A_log.exp(), B, C, memory["ssm"], reset, save_every)
+        y, states = _scan_blocks(x, dt, self._decays() * self.decay_scale, B, C, memory["ssm"], reset, save_every)
         y = (y + x * self.D.to(x.dtype).unsqueeze(-1)).flatten(2)  # (b, L, I)
         y = self.out_proj(self.norm(y * F.silu(z)))
 
@@ -81,11 +108,36 @@ class Mamba2(nn.Module):
         )
         return y, memories
 
+    def _activated(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the convolution gives -> x, B, C."""
+        sizes = [self.inner, self.state, self.state]
+        if self.B_norm is None or self.C_norm is None:
+            x, B, C = F.silu(mixed).split(sizes, -1)
+            return x, B, C
+        x, B, C = mixed.split(sizes, -1)
+        return F.silu(x), self.B_norm(B), self.C_norm(C)
+
+    def _steps(self, dt: Tensor) -> Tensor:
+        """(b, L, H) -> dt, positive."""
+        if not self.slow:
+            return F.softplus(dt)
+        fast, slow = dt.split([self.heads - self.slow, self.slow], -1)
+        return torch.cat([F.softplus(fast), slow_gate(slow, *SLOW_FRAMES) / self.positions], -1)
+
+    def _decays(self) -> Tensor:
+        """A (H,), negative."""
+        return F.pad(-self.A_log.exp(), (0, self.slow), value=-1.0) if self.slow else -self.A_log.exp()
+
     def _convolve(self, past: Tensor, segment: Tensor) -> Tensor:
         """Causal depthwise convolution in which no tap reaches over a reset. -> (b, L, I + 2S)"""
         assert self.conv1d.bias is not None
         weight, bias = self.conv1d.weight.squeeze(1).to(past.dtype), self.conv1d.bias.to(past.dtype)
         return (convolve_masked if past.is_cuda else cpu.convolve)(past, weight.T, bias, segment)
+
+
+def slow_gate(x: Tensor, shortest: float, longest: float) -> Tensor:
+    """What a sigmoid interpolates by the logarithm: 1 / longest where it is shut, 1 / shortest where it is open."""
+    return torch.exp(x.sigmoid() * math.log(longest / shortest)) / longest
 
 
 def _scan_blocks(

@@ -158,7 +158,14 @@ def test_without_anything_to_do_it_says_what_it_wants(capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(
     ("option", "wrong"),
-    [("--delays", "5,0"), ("--episodes", "-3"), ("--data", "0"), ("--updates", "0"), ("--seeds", "0,-1")],
+    [
+        ("--delays", "5,0"),
+        ("--episodes", "-3"),
+        ("--data", "0"),
+        ("--updates", "0"),
+        ("--seeds", "0,-1"),
+        ("--decay-scale", "0"),
+    ],
 )
 def test_numbers_are_checked_before_any_training(
     option: str, wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -175,6 +182,26 @@ def run_of(folder: Path, env: str = "ObjectRecall") -> Path:
     folder.mkdir(parents=True)
     save_config(Config(env=env), folder / "config.yaml")
     return folder
+
+
+def test_decays_are_scaled_in_a_second_measurement(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    options = ["--decay-scale", "0.25", "--out", str(tmp_path)]
+    main(["--worldmodels", "lssvwm", *options, *SHORT, *SMALL])
+    run = tmp_path / "lssvwm-s0"
+    plain, slower = json.loads((tmp_path / "retention.json").read_text())
+    assert (plain["run"], slower["run"]) == ("lssvwm-s0", "lssvwm-s0-decay0.25")
+    assert plain["retention"] != slower["retention"]
+    assert json.loads((run / "retention.json").read_text()) == plain
+    assert json.loads((run / "retention-decay0.25.json").read_text()) == slower
+    assert "lssvwm-s0-decay0.25" in capsys.readouterr().out
+    main([str(run), "--out", str(tmp_path), *SHORT[4:]])
+    assert json.loads((tmp_path / "retention.json").read_text()) == [plain]
+
+
+def test_decays_of_a_model_without_them_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--worldmodels", "local", "--decay-scale", "0.25", "--out", str(tmp_path), *SHORT, *SMALL])
+    assert "--decay-scale is of the scans of Mamba-2" in capsys.readouterr().err
 
 
 @pytest.fixture

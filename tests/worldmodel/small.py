@@ -54,6 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "memory": {"memory_feature": 6},
     "continuous": {"latents": "continuous"},
     "tokenizer-first": {"tokenizer_updates": 2},
+    "long": {"normalised_scan": True, "slow_heads": 0.5, "state_passing": 0.5},
 }
 """Options of a world model by a word after its name."""
 
@@ -66,6 +67,7 @@ VARIANTS = [
         for words in ("continuous", "continuous tokenizer-first")
     ),
     "lssvwm-places continuous cosine",
+    *(f"{name} long" for name in ("lssvwm", "lssvwm-delta", "mamba")),
     *(f"{name} memory" for name in ("lssvwm", "gru", "s5", "mamba")),
 ]
 """World models with options, which the conformance suite checks too; `small_model` takes these names."""

@@ -26,6 +26,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"remat_frames": 24}, "worldmodel.remat_frames (24) must be 0 or a multiple of worldmodel.state_interval (16)"),
     ({"layers": 0}, "worldmodel.layers must be more than zero, got 0"),
     ({"unimix": 1.5}, "worldmodel.unimix is a share: at most 1, got 1.5"),
+    ({"slow_heads": 1.5}, "worldmodel.slow_heads is a share: at most 1, got 1.5"),
+    ({"state_passing": -0.5}, "worldmodel.state_passing must be zero or more, got -0.5"),
+    ({"slow_heads": 0.5, "pretrained": "a.safetensors"}, "worldmodel.pretrained is of plain Mamba-2"),
     ({"open_loop_prob": -0.1}, "worldmodel.open_loop_prob must be zero or more, got -0.1"),
     ({"reward_scale": float("nan")}, "worldmodel.reward_scale must be finite, got nan"),
     ({"cosine_similarity": True}, "worldmodel.cosine_similarity needs worldmodel.next_reward True"),
@@ -33,7 +36,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"cosine_similarity": True, "next_reward": True, "next_latent_scale": 0.0},
         "worldmodel.next_latent_scale above 0",
     ),
-    ({"name": "transformer", "memory_feature": 8}, "read by lssvwm, lssvwm-delta, lssvwm-places, mamba, mamba-local, gru"),
+    (
+        {"name": "transformer", "memory_feature": 8},
+        "read by lssvwm, lssvwm-delta, lssvwm-places, mamba, mamba-local, gru",
+    ),
 ]
 
 
@@ -91,6 +97,7 @@ def test_a_vector_is_one_token_whatever_the_blocks_are() -> None:
     assert make(config, SHAPES["vector"], ACTIONS).tokens == 1
 
 
+LONG = {"normalised_scan", "slow_heads"}
 DELTA = {"delta_heads", "delta_d_k", "delta_d_v"}
 PLACES = {"place_heads", "place_d_k", "place_values", "place_updates"}
 ELSE = {"latent_width", "open_loop_prefix"}
@@ -120,8 +127,10 @@ UNREAD: dict[str, set[str]] = {
 def test_what_a_stack_does_not_read(name: str) -> None:
     unread = LSSVWMConfig(name=name, next_reward=True).unread()
     others = (DELTA if name != "lssvwm-delta" else set()) | (PLACES if name != "lssvwm-places" else set())
-    assert unread - {"pretrained"} == UNREAD[name] | others | ELSE
-    assert ("pretrained" in unread) == ("flat_scan" not in LAYER_TYPES[name] and "block_scan" not in LAYER_TYPES[name])
+    assert unread - {"pretrained"} - LONG == UNREAD[name] | others | ELSE
+    mamba_2 = "flat_scan" in LAYER_TYPES[name] or "block_scan" in LAYER_TYPES[name]
+    assert ("pretrained" in unread) == (not mamba_2)
+    assert unread & LONG == (set() if mamba_2 or name == "lssvwm-delta" else LONG)
     assert LSSVWMConfig(name=name).unread() == unread | {"cosine_similarity", "next_reward_scale"}
 
 

@@ -230,15 +230,17 @@ def test_keys_recall_their_values_and_overwrite_them(chunk: int) -> None:
 # --- the mixer
 
 
-def make(block: tuple[int, int] = (2, 2), d_conv: int = 3, heads: int = 2, chunk: int = 3) -> DeltaMemory:
+def make(
+    block: tuple[int, int] = (2, 2), d_conv: int = 3, heads: int = 2, chunk: int = 3, long: bool = False
+) -> DeltaMemory:
     """In float64, with weights large enough that what should matter does."""
     torch.manual_seed(0)
-    mixer = DeltaMemory(WIDTH, GRID, block, heads, d_k=4, d_v=3, d_conv=d_conv, chunk=chunk)
+    mixer = DeltaMemory(WIDTH, GRID, block, heads, 4, 3, d_conv, chunk, normalised=long, slow_heads=0.5 * long)
     shake(mixer, 0.3)
     return mixer.double()
 
 
-@pytest.fixture(params=[((1, 1), 1), ((1, 1), 3), ((1, 2), 3), ((2, 2), 1), ((2, 4), 3)])
+@pytest.fixture(params=[((1, 1), 1), ((1, 1), 3), ((1, 2), 3), ((2, 2), 1), ((2, 4), 3), ((1, 2), 3, 4, 3, True)])
 def mixer(request: pytest.FixtureRequest) -> DeltaMemory:
     """Of several blocks, with a convolution and without."""
     return make(*request.param)
@@ -289,12 +291,16 @@ def test_the_mixer_is_its_equations(mixer: DeltaMemory) -> None:
                     if taps > 1:
                         inputs = [(tap, i - taps + 1 + tap) for tap in range(taps) if i - taps + 1 + tap >= begun]
                         z = sum(layer.conv_weight[tap] * mixed[j] for tap, j in inputs) + layer.conv_bias
-                    z = (z * z.sigmoid()).reshape(H, -1)
+                    z = z.reshape(H, -1)
+                    opened = (z * z.sigmoid())[:, 0 if not layer.normalised else 2 * d_k :]
+                    z = torch.cat([z[:, : z.shape[1] - opened.shape[1]], opened], 1)
                     outputs = []
                     for h in range(H):
                         k, q, v = z[h, :d_k], z[h, d_k : 2 * d_k], z[h, 2 * d_k :]
                         k, q = k / k.norm(), q / q.norm()
                         strength, alpha = (beta[i, h] + layer.beta_bias[h]).sigmoid(), torch.tensor(1.0)
+                        if layer.slow and h >= H // 2:
+                            strength = (8192.0 * len(tokens)) ** (strength - 1)
                         if h < H // 2:
                             softplus = torch.log1p((rate[i, h] + layer.decay_bias[h]).exp())
                             alpha = torch.exp(-(softplus + 0.5 / DECAY_FRAMES[1]) / len(tokens))

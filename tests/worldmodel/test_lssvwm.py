@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
 from tests.worldmodel.small import ACTIONS, OPTIONS, SHAPES, SMALL, assert_close, random_batch, shake
-from worldmodel import Losses, ObserveOutput, SequenceBatch
+from worldmodel import Losses, ObserveOutput, SequenceBatch, State
 from worldmodel.heads import symlog
 from worldmodel.lssvwm import LSSVWM
 from worldmodel.lssvwm_config import LSSVWMConfig
@@ -237,6 +237,50 @@ def test_after_hidden_frames_memory_continues_as_if_it_had_observed_all() -> Non
     assert losses["dynamics"] != make(open_loop_prob=0.0).loss(given, model.initial(B))[0]["dynamics"]
     losses["dynamics"].backward()
     assert any(parameter.grad is not None for parameter in model.backbone.parameters())
+
+
+def test_state_passing_keeps_memory_at_episode_starts_but_not_the_frame_before() -> None:
+    model, given, other = make(state_passing=1.0), rows(), rows()
+    other.observation[0, 2] = 255 - other.observation[0, 2]
+    with torch.no_grad():
+        posterior, z = model._encode(given, sample=False)
+        changed = model._encode(other, sample=False)[1]
+
+        def h(z: Tensor) -> Tensor:
+            return model._observe(given, model.initial(B), posterior, z, None, model._resets(given)).h[0]
+
+        last = z.clone()
+        last[0, 3] = changed[0, 2]
+        assert torch.equal(h(z)[4:], h(last)[4:])  # an episode's row 0 does not read the frame before it ...
+        assert (h(z)[4] - h(changed)[4]).abs().max() > 1e-4  # ... but memory of earlier ones
+        model.eval()
+        assert torch.equal(h(z)[4:], h(changed)[4:])
+        assert model._resets(given) is given.is_first
+
+
+def test_a_share_of_episode_starts_passes_memory_on() -> None:
+    given = random_batch("image", 400, 8, firsts=[(b, t) for b in range(400) for t in (0, 5)])
+    reset = make(state_passing=0.75)._resets(given)
+    assert not reset[~given.is_first].any() and 150 < reset.sum() < 250
+    assert make()._resets(given) is given.is_first
+
+
+def test_memory_passes_from_window_to_window() -> None:
+    model, given = make(state_passing=1.0), rows()
+    lived = model.observe(random_batch("image", B, T, seed=5), model.initial(B)).last_state
+
+    def loss_from(state: State) -> tuple[Losses, ObserveOutput]:
+        torch.manual_seed(0)
+        return model.loss(given, state)[:2]
+
+    with torch.no_grad():
+        (passed, output), (fresh, _) = (loss_from(state) for state in (lived, model.initial(B)))
+        assert passed["dynamics"] != fresh["dynamics"]
+        model.config.state_passing = 0.0
+        (reset, after), (fresh, _) = (loss_from(state) for state in (lived, model.initial(B)))
+        assert reset["dynamics"] == fresh["dynamics"]
+        memory = [o.last_state["memory", "0", "0", "ssm"] for o in (output, after)]
+        assert (memory[0] - memory[1]).abs().max() > 1e-4
 
 
 def test_a_memory_feature_is_the_sum_of_projected_states() -> None:

@@ -1,6 +1,7 @@
 """The Mamba-2 layer against transformers' own with the same weights; its memory; its resets."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,13 @@ from worldmodel.mamba2 import D_CONV, Mamba2, chunk_length
 WIDTH, EXPAND, HEAD_WIDTH, STATE = 16, 2, 8, 6
 
 
-def layer(dtype: torch.dtype = torch.float64) -> Mamba2:
+OPTIONS: list[dict[str, Any]] = [{}, {"normalised": True}, {"slow": 3}, {"normalised": True, "slow": 4}]
+
+
+def layer(dtype: torch.dtype = torch.float64, **options: Any) -> Mamba2:
     """A small layer with no weight left at a round number."""
     torch.manual_seed(0)
-    module = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE)
+    module = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE, **options)
     shake(module, 0.2)
     return module.to(dtype)
 
@@ -74,11 +78,13 @@ def test_same_as_transformers(length: int, save_every: int, dtype: torch.dtype) 
     torch.testing.assert_close(y, want, atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=25)
-@given(st.integers(1, 20), st.integers(1, 12), st.data())
+@settings(max_examples=40)
+@given(st.integers(1, 20), st.integers(1, 12), st.sampled_from(OPTIONS), st.data())
 @torch.no_grad()
-def test_memory_carried_in_pieces_is_the_whole(length: int, save_every: int, data: st.DataObject) -> None:
-    module = layer()
+def test_memory_carried_in_pieces_is_the_whole(
+    length: int, save_every: int, options: dict[str, Any], data: st.DataObject
+) -> None:
+    module = layer(**options)
     u, reset = noise(2, length), never(2, length)
     reset.view(-1)[list(data.draw(st.sets(st.integers(0, 2 * length - 1), max_size=4)))] = True
     cuts = sorted(data.draw(st.sets(st.integers(1, length), max_size=3)) | {0, length})
@@ -186,3 +192,93 @@ def test_heads_start_out_to_forget_over_4_to_256_steps(positions: int) -> None:
         torch.testing.assert_close(left, want, rtol=1e-3, atol=1e-6)
     dt = torch.nn.functional.softplus(module.dt_bias) * positions
     assert (dt > 0.09).all() and (dt < 1.01).all()
+
+
+@torch.no_grad()
+def by_hand(module: Mamba2, u: Tensor) -> Tensor:
+    """The layer of one sequence u (L, D) from an empty memory, position after position, in float64."""
+    inner, S, H, positions = module.inner, module.state, module.heads, module.positions
+    weight, bias = module.conv1d.weight[:, 0], module.conv1d.bias
+    assert bias is not None
+    inputs = torch.zeros(D_CONV, module.mixed, dtype=u.dtype)
+    state = torch.zeros(H, module.headdim, S, dtype=u.dtype)
+    ys = []
+    for row in u @ module.in_proj.weight.T:
+        z, mixed, raw = row.split([inner, module.mixed, H])
+        inputs = torch.cat([inputs[1:], mixed[None]])
+        x, B, C = ((inputs.T * weight).sum(1) + bias).split([inner, S, S])
+        silu = torch.nn.functional.silu
+        if module.B_norm is not None and module.C_norm is not None:
+            B = B / (B.square().mean() + 1e-5).sqrt() * module.B_norm.weight
+            C = C / (C.square().mean() + 1e-5).sqrt() * module.C_norm.weight
+        else:
+            B, C = silu(B), silu(C)
+        heads = silu(x).view(H, -1)
+        read = []
+        for h in range(H):
+            step = float(raw[h] + module.dt_bias[h])
+            if h < H - module.slow:
+                dt, A = math.log1p(math.exp(step)), -math.exp(module.A_log[h])
+            else:
+                share = 1 / (1 + math.exp(-step))
+                dt, A = (1 / 8192) ** (1 - share) * 4**share / positions, -1.0
+            state[h] = math.exp(dt * A * module.decay_scale) * state[h] + dt * torch.outer(heads[h], B)
+            read.append(state[h] @ C + module.D[h] * heads[h])
+        y = torch.cat(read) * silu(z)
+        ys.append(y / (y.square().mean() + 1e-5).sqrt() * module.norm.weight)
+    return torch.stack(ys) @ module.out_proj.weight.T
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("positions, scale", [(1, 1.0), (4, 0.25)])
+@torch.no_grad()
+def test_options_against_a_recurrence_by_hand(options: dict[str, Any], positions: int, scale: float) -> None:
+    module = layer(**options, positions=positions)
+    module.decay_scale = scale
+    u = noise(2, 70)
+    y, _ = module(u, module.initial(2), never(2, 70), 40)
+    assert y.abs().max() > 0.1
+    torch.testing.assert_close(y, torch.stack([by_hand(module, row) for row in u]), atol=1e-10, rtol=0)
+
+
+def test_without_options_nothing_is_drawn_or_named_otherwise() -> None:
+    torch.manual_seed(0)
+    plain = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE)
+    torch.manual_seed(0)
+    both = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE, normalised=True, slow=2)
+    assert set(both.state_dict()) - set(plain.state_dict()) == {"B_norm.weight", "C_norm.weight"}
+    assert torch.equal(plain.in_proj.weight, both.in_proj.weight) and torch.equal(plain.A_log[:2], both.A_log)
+
+
+@pytest.mark.parametrize("weights, frames", [(-30.0, 8192.0), (30.0, 0.25)])
+@torch.no_grad()
+def test_time_constants_of_slow_heads_have_bounds(weights: float, frames: float) -> None:
+    module = layer(slow=2, positions=4)
+    module.dt_bias.fill_(weights)
+    u = noise(2, 8)
+    full = lived(module, 2)
+    full["ssm"] += 1
+    empty = full.clone()
+    empty["ssm"] = torch.zeros_like(full["ssm"])
+    after = [module(u, memory, never(2, 8), 8)[1]["ssm"][:, -1, -2:] for memory in (full, empty)]
+    left = (after[0] - after[1]) / full["ssm"][:, -2:]  # after two frames
+    torch.testing.assert_close(left, torch.full_like(left, math.exp(-2 / frames)), rtol=1e-6, atol=1e-12)
+
+
+def test_slow_heads_start_between_16_and_256_frames() -> None:
+    module = Mamba2(WIDTH, EXPAND, HEAD_WIDTH, STATE, positions=4, slow=3)
+    constants = 1 / (4 * module._steps(module.dt_bias)[-3:])
+    torch.testing.assert_close(constants, torch.tensor([16.0, 64.0, 256.0]), rtol=1e-4, atol=0)
+    assert module._decays()[-3:].tolist() == [-1, -1, -1]
+
+
+@torch.no_grad()
+def test_normalised_keys_of_opposite_inputs_are_opposite() -> None:
+    """SiLU would leave both in the positive orthant."""
+    module = layer(normalised=True)
+    torch.nn.init.zeros_(module.get_parameter("conv1d.bias"))
+    mixed = module._convolve(torch.randn(2, D_CONV, module.mixed, dtype=torch.float64), never(2, D_CONV).cumsum(1))
+    _, B, C = module._activated(mixed)
+    _, B_opposite, C_opposite = module._activated(-mixed)
+    torch.testing.assert_close(B, -B_opposite)
+    torch.testing.assert_close(C, -C_opposite)

@@ -18,8 +18,13 @@ class BlockSSM(BlockMixer):
         expand: int = 2,
         headdim: int = 64,
         state: int = 128,
+        normalised: bool = False,
+        slow_heads: float = 0.0,
     ):
-        super().__init__(grid, block, Mamba2(width, expand, headdim, state, positions=block[0] * block[1]))
+        """`slow_heads` is a share of the heads."""
+        slow = round(slow_heads * (expand * width // headdim))
+        positions = block[0] * block[1]
+        super().__init__(grid, block, Mamba2(width, expand, headdim, state, positions, normalised, slow))
         self.state_width = expand * width * state
 
     def recurrent_state(self, memory: TensorDict) -> Tensor:

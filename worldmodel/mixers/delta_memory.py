@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from worldmodel import cpu
 from worldmodel.boundaries import boundaries, convolve_masked, last_inputs
-from worldmodel.mamba2 import chunk_length
+from worldmodel.mamba2 import SLOW_FRAMES, chunk_length, slow_gate
 from worldmodel.mixers.blocks import BlockMixer
 from worldmodel.norm import RMSNorm
 
 LONGEST_CHUNK = 32
 """Positions of a chunk at most. Products inside a chunk grow with it; passes over the state become fewer."""
 
-DECAY_FRAMES = 4.0, 8192.0
+DECAY_FRAMES = 4.0, SLOW_FRAMES[1]
 """Time constants of the heads with decay at first: the shortest, the longest. None ever exceeds twice the longest."""
 
 EPS = 1e-6
@@ -48,8 +48,13 @@ class DeltaMemory(BlockMixer):
         d_v: int = 32,
         d_conv: int = 4,
         chunk: int = LONGEST_CHUNK,
+        normalised: bool = False,
+        slow_heads: float = 0.0,
     ):
-        super().__init__(grid, block, GatedDelta(width, heads, d_k, d_v, d_conv, block[0] * block[1], chunk))
+        """`slow_heads` is a share of the heads."""
+        slow, positions = round(slow_heads * heads), block[0] * block[1]
+        layer = GatedDelta(width, heads, d_k, d_v, d_conv, positions, chunk, normalised, slow)
+        super().__init__(grid, block, layer)
         self.state_width = heads * d_k * d_v
 
     def recurrent_state(self, memory: TensorDict) -> Tensor:
@@ -69,7 +74,21 @@ class GatedDelta(nn.Module):
     Memory: `fast_weights` (b, H, d_k, d_v), and `conv` (b, W - 1, channels), the last inputs of the convolution.
     """
 
-    def __init__(self, width: int, heads: int, d_k: int, d_v: int, d_conv: int, positions: int, chunk: int):
+    decay_scale = 1.0
+    """Factor of the decays' logarithms; see `Mamba2`."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        d_k: int,
+        d_v: int,
+        d_conv: int,
+        positions: int,
+        chunk: int,
+        normalised: bool = False,
+        slow: int = 0,
+    ):
         """
         Args:
             width: of the input, D.
@@ -77,12 +96,16 @@ class GatedDelta(nn.Module):
             d_conv: taps of the convolution, W; 1: no convolution.
             positions: of the sequence that make one frame.
             chunk: positions of a chunk at most.
+            normalised: keys and queries, which are normalised anyhow, do not pass through SiLU: it would leave them
+                positive for the most part, and so nearly parallel.
+            slow: so many heads, the last ones, write by a gate whose logarithm a sigmoid interpolates, from 1 / 8,192
+                of a frame to 1 a position: all but shut, it keeps what the head holds from frames to come.
         """
         super().__init__()
         if heads % 2:
             raise ValueError(f"{heads} heads: half of them decay, so their number must be even")
         self.heads, self.d_k, self.d_v, self.d_conv = heads, d_k, d_v, d_conv
-        self.positions, self.chunk = positions, chunk
+        self.positions, self.chunk, self.normalised, self.slow = positions, chunk, normalised, slow
         self.mixed = heads * (2 * d_k + d_v)  # channels that the convolution sees: k, q, v
         self.in_proj = nn.Linear(width, heads * d_v + self.mixed + heads + heads // 2, bias=False)
         if d_conv > 1:
@@ -111,16 +134,32 @@ class GatedDelta(nn.Module):
         memories = {}
         if self.d_conv > 1:
             mixed, memories["conv"] = self._convolve(mixed, memory["conv"], reset, ends)
-        k, q, v = F.silu(mixed).unflatten(-1, (H, -1)).split([self.d_k, self.d_k, self.d_v], -1)  # (b, L, H, ...)
+        k, q, v = self._activated(mixed.unflatten(-1, (H, -1)))  # (b, L, H, ...)
         wide = self.beta_bias.dtype
-        beta = torch.sigmoid(beta.to(wide) + self.beta_bias)  # (b, L, H)
+        beta = self._strength(beta.to(wide) + self.beta_bias)  # (b, L, H)
         rate = F.softplus(rate.to(wide) + self.decay_bias) + 0.5 / DECAY_FRAMES[1]  # (b, L, H / 2), of a frame
-        decay = F.pad(-rate / self.positions, (0, H // 2))  # (b, L, H)
+        decay = F.pad(-rate * self.decay_scale / self.positions, (0, H // 2))  # (b, L, H)
         y, memories["fast_weights"] = gated_delta_rule(
             q, k, v, beta, decay, memory["fast_weights"], reset, save_every, self.chunk
         )
         y = self.norm(y).flatten(2) * F.silu(gate)
         return self.out_proj(y), TensorDict(memories, batch_size=[len(u), len(ends)])
+
+    def _activated(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """k, q and v by head."""
+        widths = [self.d_k, self.d_k, self.d_v]
+        if not self.normalised:
+            k, q, v = F.silu(mixed).split(widths, -1)
+            return k, q, v
+        k, q, v = mixed.split(widths, -1)
+        return k, q, F.silu(v)
+
+    def _strength(self, beta: Tensor) -> Tensor:
+        """(b, L, H) -> beta in 0..1."""
+        if not self.slow:
+            return torch.sigmoid(beta)
+        fast, slow = beta.split([self.heads - self.slow, self.slow], -1)
+        return torch.cat([torch.sigmoid(fast), slow_gate(slow, 1.0, SLOW_FRAMES[1] * self.positions)], -1)
 
     def _convolve(self, x: Tensor, before: Tensor, reset: Tensor, ends: list[int]) -> tuple[Tensor, Tensor]:
         """x (b, L, channels) after the inputs `before` it; no tap reaches over a reset. Also the last inputs at the
