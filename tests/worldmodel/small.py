@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
         place_heads=2,
         place_d_k=8,
         place_values=6,
+        place_updates=0,
         latent_width=4,
         local_frames=3 if name != "local" else 16,  # its only memory: the suite's rows must fit
         global_frames=64,
