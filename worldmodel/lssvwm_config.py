@@ -98,11 +98,11 @@ class LSSVWMConfig:
     """Width of a delta memory's keys, in each head."""
     delta_d_v: int = 32
     """Width of a delta memory's values, in each head."""
-    place_heads: int = 4
+    place_heads: int = 8
     """Heads of a place memory, each with keys of other length scales."""
     place_d_k: int = 128
     """Width of a place memory's keys, in each head: an even number."""
-    place_values: int = 96
+    place_values: int = 64
     """Numbers of a frame that a place memory stores: its principal components."""
     place_updates: int = 400
     """Updates that teach a place memory alone, before the world model's, once its integrator is found; it then stays as

@@ -35,7 +35,7 @@ COMPONENTS = 32
 BETA = 0.9
 """Strength of writes in the search."""
 
-GROWTH = ((128, 0.3), (256, 0.3), (512, 0.4))
+GROWTH = ((128, 0.2), (256, 0.2), (512, 0.6))
 """Frames of windows after the search, and their share of updates."""
 TOGETHER_ROWS = 8192
 NOISE = 0.05
