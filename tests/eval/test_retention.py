@@ -23,6 +23,7 @@ SMALL = """--preset=debug --replay.batch_size 2 --replay.batch_length 16 --repla
     --worldmodel.state-interval 8
     --worldmodel.d_model 32 --worldmodel.num_categoricals 16 --worldmodel.num_classes 8""".split()
 IN_MAZES = [*SMALL, *"--worldmodel.latents categorical --worldmodel.tokenizer-updates 2".split()]
+"""With `--policy waypoints` in mazes that end after fewer steps than walks have."""
 POLICIES = ("out_and_back", "loops", "waypoints")
 SHORT = "--data 6 --updates 4 --delays 2,4 --episodes 2".split()
 
@@ -58,7 +59,7 @@ def test_it_trains_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_mazes(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(episodes_of_mazes, "STEPS", 60)
     env = ["--worldmodels", "lssvwm", "--env", "MemoryMaze:time_limit=60", "--out", str(tmp_path)]
-    main([*env, "--data", "1", "--updates", "2", "--episodes", "1", *IN_MAZES])
+    main([*env, "--policy", "waypoints", "--data", "1", "--updates", "2", "--episodes", "1", *IN_MAZES])
     (result,) = json.loads((tmp_path / "retention.json").read_text())
     assert result["retrieval"]["model"]["frames"] == 31 and result["reasoning"]["model"]["frames"] == 18
     assert result["loop_revisit"]["single"]["frames"] == 31
@@ -105,7 +106,7 @@ def test_poses_and_exact_reversal(
 ) -> None:
     monkeypatch.setattr(episodes_of_mazes, "STEPS", 60)
     env = ["--worldmodels", "lssvwm", "--env", "MemoryMaze-7x7:time_limit=60", "--pose", "--out", str(tmp_path)]
-    main([*env, "--data", "2", "--updates", "2", "--episodes", "1", *IN_MAZES])
+    main([*env, "--policy", "waypoints", "--data", "2", "--updates", "2", "--episodes", "1", *IN_MAZES])
     (result,) = json.loads((tmp_path / "retention-pose.json").read_text())
     assert result["run"] == "lssvwm-pose-s0" and result["protocol"] == "poses"
     assert result["retrieval"]["model"]["frames"] == 30 and result["reasoning"]["model"]["frames"] == 18

@@ -132,7 +132,7 @@ def test_damaged_settings_are_refused(tmp_path, text):
             "MemoryMaze",
             "waypoint",
             {},
-            "unknown policy 'waypoint': one of loops, out_and_back, random, repeated_out_and_back, waypoints",
+            "unknown policy 'waypoint': one of loops, out_and_back, random, repeated_out_and_back, walks, waypoints",
         ),
         ("ObjectRecall", "random", {"seed": -1}, "at least 0"),
         # What only the environment knows comes from the process that makes it.
