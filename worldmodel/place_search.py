@@ -24,12 +24,14 @@ TURNS = 0.1, 0.6
 """Scale of turns, in radians a step, that hypotheses begin with: the smallest, the largest."""
 STEP = 0.2
 """Scale of their steps; it has no truth, since keys have length scales of their own."""
-STAGES = ((32, 16, 1.0, 250), (64, 16, 1.0, 250), (128, 4, 0.7, 300), (256, 2, 0.5, 400), (512, 2, 0.3, 400))
+STAGES = ((32, 16, 1.0, 250), (64, 16, 1.0, 250), (128, 4, 0.7, 300), (256, 2, 0.2, 400), (512, 2, 0.05, 400))
 """Frames of a window, hypotheses kept, factor of the learning rate, updates."""
 ROWS = 1024
 """Rows of a batch of one hypothesis, with all of them."""
 CANDIDATES = 4
 """Windows drawn for each that is used, in the search: those whose second half most resembles frames of the first."""
+CHECKS = 8
+"""Batches on which hypotheses before and after a stage are compared."""
 COMPONENTS = 32
 """Principal components of frames that are stored in the search."""
 BETA = 0.9
@@ -89,7 +91,8 @@ def search(windows: LatentWindows, components: Tensor, like: Integrator, report:
         if not windows.count(frames):
             break
         best = error.argsort()[:kept]
-        weights = {name: w.detach()[best].clone().requires_grad_(True) for name, w in weights.items()}
+        begun = {name: w.detach()[best] for name, w in weights.items()}
+        weights = {name: w.clone().requires_grad_(True) for name, w in begun.items()}
         optimizer = torch.optim.Adam(
             [
                 {"params": [w for name, w in weights.items() if name.startswith("linear")], "lr": 1e-2},
@@ -98,12 +101,15 @@ def search(windows: LatentWindows, components: Tensor, like: Integrator, report:
             betas=(0.9, 0.98),
         )
         rates = [group["lr"] * factor for group in optimizer.param_groups]
-        errors = []
+
+        def draw(frames: int = frames, kept: int = kept) -> tuple[Tensor, Tensor]:
+            z, action = returning(windows, components, ROWS * HYPOTHESES // kept // frames, frames)
+            return z @ components, action
+
         for update in range(updates):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 - 0.9 * update / updates)
-            z, action = returning(windows, components, ROWS * HYPOTHESES // kept // frames, frames)
-            found, speed = _retrieval_errors(bank[0], weights, keys, z @ components, action)
+            found, speed = _retrieval_errors(bank[0], weights, keys, *draw())
             optimizer.zero_grad()
             (found + 0.02 * speed).sum().backward()
             for w in weights.values():  # each hypothesis as if it were alone
@@ -111,12 +117,20 @@ def search(windows: LatentWindows, components: Tensor, like: Integrator, report:
                 norm = w.grad.flatten(1).norm(dim=1).clamp_min(1.0)
                 w.grad.div_(norm.view(-1, *[1] * (w.ndim - 1)))
             optimizer.step()
-            errors.append(found.detach())
-        error = torch.stack(errors[-40:]).mean(0).cpu()
+
+        with torch.no_grad():  # one that a stage has made worse goes on as it was: long windows have cliffs
+            held = [draw() for _ in range(CHECKS)]
+            before, after = (
+                torch.stack([_retrieval_errors(bank[0], w, keys, *batch)[0] for batch in held]).mean(0)
+                for w in (begun, weights)
+            )
+            better = after < before
+            weights = {n: torch.where(better.view(-1, *[1] * (w.ndim - 1)), w, begun[n]) for n, w in weights.items()}
+            error = torch.minimum(before, after).cpu()
         named = " ".join(f"{e:.3f}" for e in error.sort().values.tolist())
         report(f"places: search at {frames} frames, errors of {kept} hypotheses: {named}")
     winner = int(error.argmin())
-    return {name: w.detach()[winner] for name, w in weights.items()}
+    return {name: w[winner] for name, w in weights.items()}
 
 
 def returning(windows: LatentWindows, components: Tensor, sequences: int, frames: int) -> tuple[Tensor, Tensor]:

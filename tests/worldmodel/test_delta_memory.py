@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.worldmodel.small import assert_close, leaves, shake
+from tests.worldmodel.small import leaves, shake
 from worldmodel.boundaries import boundaries
 from worldmodel.mixers.delta_memory import DECAY_FRAMES, DeltaMemory, gated_delta_rule
 
@@ -331,54 +331,6 @@ def test_gradients_of_the_mixer(at: tuple[int, ...]) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("frames", [1, 7])
-def test_step_by_step_is_in_parallel(mixer: DeltaMemory, frames: int) -> None:
-    x, reset = noise(frames), resets(frames, *[at for at in SOME if at[1] < frames])
-    memory = lived(mixer)
-    y, memories = mixer(x, memory, reset, 3)
-    for t in range(frames):
-        step, after = mixer(x[:, t : t + 1], memory, reset[:, t : t + 1], 1)
-        memory = after[:, -1]
-        torch.testing.assert_close(step, y[:, t : t + 1], atol=1e-10, rtol=0)
-    assert_close(memories[:, -1], memory, atol=1e-10)
-
-
-@settings(max_examples=50)
-@given(st.integers(1, 12), st.integers(1, 5), st.sampled_from([(1, 1), (2, 2)]), st.integers(1, 20), st.data())
-@torch.no_grad()
-def test_a_window_cut_anywhere_and_carried_is_the_whole(
-    frames: int, state_interval: int, block: tuple[int, int], chunk: int, data: st.DataObject
-) -> None:
-    mixer = make(block, chunk=chunk)
-    x, reset = noise(frames), resets(frames)
-    reset.view(-1)[list(data.draw(st.sets(st.integers(0, 2 * frames - 1), max_size=5)))] = True
-    cuts = sorted(data.draw(st.sets(st.integers(1, frames), max_size=3)) | {0, frames})
-    memory = lived(mixer)
-    whole, memories = mixer(x, memory, reset, state_interval)
-    pieces = []
-    for begin, end in zip(cuts, cuts[1:], strict=False):
-        y, after = mixer(x[:, begin:end], memory, reset[:, begin:end], 3)
-        memory = after[:, -1]
-        pieces.append(y)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-10, rtol=0)
-    assert_close(memory, memories[:, -1], atol=1e-10)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("state_interval", [1, 3, 4, 50])
-def test_memories_at_boundaries_are_those_of_prefixes(mixer: DeltaMemory, state_interval: int) -> None:
-    x, reset = noise(10), resets(10, *SOME)
-    memory = lived(mixer)
-    y, memories = mixer(x, memory, reset, state_interval)
-    ends = boundaries(10, state_interval)
-    assert memories.batch_size == (2, len(ends))
-    for index, end in enumerate(ends):
-        prefix, after = mixer(x[:, : end + 1], memory, reset[:, : end + 1], 100)
-        torch.testing.assert_close(prefix, y[:, : end + 1], atol=1e-10, rtol=0)
-        assert_close(memories[:, index], after[:, -1], atol=1e-10)
-
-
-@torch.no_grad()
 def test_what_a_token_changes(mixer: DeltaMemory) -> None:
     """Nothing before its frame, no other sequence, no token outside its block; everything in it from then on."""
     x, memory = noise(6), lived(mixer)
@@ -394,24 +346,6 @@ def test_what_a_token_changes(mixer: DeltaMemory) -> None:
         want[0, 4:, mates] = True
         assert torch.equal(gap[:, 4:], want[:, 4:])
         assert not gap[1].any() and not gap[0, :3].any()
-
-
-@torch.no_grad()
-def test_a_reset_forgets_the_past(mixer: DeltaMemory) -> None:
-    x, reset = noise(9), resets(9, (0, 4), (1, 4))
-    y, memories = mixer(x, lived(mixer), reset, 4)
-    fresh, fresh_memories = mixer(x[:, 4:], mixer.initial(2), resets(5), 100)
-    torch.testing.assert_close(y[:, 4:], fresh, atol=1e-10, rtol=0)
-    assert_close(memories[:, -1], fresh_memories[:, -1], atol=1e-10)
-
-
-@torch.no_grad()
-def test_a_memory_is_not_changed_in_place(mixer: DeltaMemory) -> None:
-    memory = lived(mixer)
-    before = memory.clone()
-    for frames in (1, 5):
-        mixer(noise(frames), memory, resets(frames, (0, 0)), 2)
-    assert_close(memory, before, atol=0)
 
 
 @pytest.mark.parametrize("frames", [1, 9])

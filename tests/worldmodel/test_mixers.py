@@ -22,6 +22,8 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "ssm 2x4": lambda: BlockSSM(WIDTH, GRID, (2, 4), 2, 8, 4),
     "delta 1x1": lambda: DeltaMemory(WIDTH, GRID, (1, 1), 2, 8, 4),
     "delta 2x2": lambda: DeltaMemory(WIDTH, GRID, (2, 2), 2, 8, 4),
+    "delta, short chunks": lambda: DeltaMemory(WIDTH, GRID, (1, 2), 2, 8, 4, chunk=3),
+    "delta, gated": lambda: DeltaMemory(WIDTH, GRID, (1, 2), 4, 8, 4, normalised=True, slow_heads=0.5),
     "attention 1": lambda: LocalAttention(WIDTH, TOKENS, 1, 2),
     "attention 3": lambda: LocalAttention(WIDTH, TOKENS, 3, 2),
     "attention 5": lambda: LocalAttention(WIDTH, TOKENS, 5, 4),
