@@ -189,8 +189,16 @@ def test_values_that_only_fit_together_are_replaced_together():
 
 
 NOT_READ = [
-    ("--worldmodel transformer --worldmodel.d-state 3", "--worldmodel.d-state", "transformer: lssvwm, mamba"),
-    ("--worldmodel rssm --worldmodel.blocks 1x1", "--worldmodel.blocks", "rssm: lssvwm, lssvwm-delta read"),
+    (
+        "--worldmodel transformer --worldmodel.d-state 3",
+        "--worldmodel.d-state",
+        "transformer: lssvwm, lssvwm-places, mamba",
+    ),
+    (
+        "--worldmodel rssm --worldmodel.blocks 1x1",
+        "--worldmodel.blocks",
+        "rssm: lssvwm, lssvwm-delta, lssvwm-places read",
+    ),
     ("--worldmodel.size 1M", "--worldmodel.size", "lssvwm: rssm reads it"),
     ("--worldmodel.local conv --worldmodel.n-heads 2", "--worldmodel.n-heads", "lssvwm: --worldmodel.local attention"),
     ("--worldmodel.next-reward-scale 2", "--worldmodel.next-reward-scale", "lssvwm: --worldmodel.next-reward True"),
