@@ -20,8 +20,9 @@ Report = Callable[[str], None]
 FRAMES = 256
 """Frames of an update of the tokenizer."""
 SEQUENCES, ROWS = 32, 256
-"""Windows that are held at once, of which an update draws its frames; and updates until others are fetched."""
+"""Windows that are held at once, of which an update draws its frames."""
 REFRESH = 50
+"""Updates until other windows are held."""
 LEARNING_RATE = 1e-3
 
 

@@ -127,7 +127,7 @@ def plot(results: Sequence[dict[str, Any]], out: Path) -> None:
     axes_of[0].set_ylabel("PSNR (dB)")
     figure.suptitle(f"{results[0]['test']}; protocol {results[0]['protocol']}", fontsize=9)
     handles = axes_of[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    figure.legend(*handles, loc="outside lower center", ncols=2 * panels, fontsize=8, frameon=False)
     write_figure(out, figure)
 
 

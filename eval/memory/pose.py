@@ -1,15 +1,15 @@
 """Poses in place of actions, and exact reversal: the protocol of LSSVWM (arXiv 2505.20171, section 5) in Memory Maze.
 
-There a model is told where the agent is, and retrieval is the context's own frames in reverse order. A pose stands in
-an episode where an action stands otherwise, so that a world model needs nothing but its `action` input:
+There the agent's pose is a model's input, and retrieval is the frames of the context in reverse order. Poses take the
+place of actions in an episode, so that a world model needs nothing but its `action` input:
 
 | column | value                                                                       |
 |--------|-----------------------------------------------------------------------------|
 | 0, 1   | ahead and to the left of the first frame's place, in units of `SCALE` cells |
 | 2, 3   | cosine and sine of the angle from the first frame's heading                 |
 
-All is relative to the episode's first frame: the agent is not told where in the maze it begins. Row 0 is zero, as the
-action of a reset is.
+All is relative to the episode's first frame: where in the maze it begins is not an input. Row 0 is zero, as the action
+of a reset is.
 """
 
 from collections.abc import Mapping
